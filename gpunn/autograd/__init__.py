@@ -1,0 +1,38 @@
+"""Automatic differentiation. See `graph` for how operations are recorded, `walk` for backward."""
+
+from gpunn.autograd.function import Function, FunctionCtx, once_differentiable
+from gpunn.autograd.graph import (
+    Node,
+    adopt,
+    check_inplace,
+    mode,
+    namespace,
+    needs,
+    result,
+    results,
+    touch,
+    unbroadcast,
+    vertex,
+    view,
+    vjp,
+)
+from gpunn.autograd.modes import (
+    detect_anomaly,
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_detect_anomaly,
+    set_grad_enabled,
+)
+from gpunn.autograd.walk import backward, grad
+from gpunn.tensor import Tensor as Variable
+
+__all__ = [
+    "Function", "FunctionCtx", "Node", "Variable", "adopt", "backward", "check_inplace",
+    "detect_anomaly", "enable_grad", "grad", "inference_mode", "is_grad_enabled",
+    "is_inference_mode_enabled", "mode", "namespace", "needs", "no_grad", "once_differentiable",
+    "result", "results", "set_detect_anomaly", "set_grad_enabled", "touch", "unbroadcast",
+    "vertex", "view", "vjp",
+]  # fmt: skip

@@ -1,0 +1,237 @@
+"""Function: operations with a gradient written by the user."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from gpunn.autograd.graph import Node, Output, mode, vertex
+from gpunn.autograd.hooks import to_grad
+from gpunn.autograd.modes import no_grad
+from gpunn.tensor import Tensor, wrap
+
+
+class FunctionCtx:
+    """What `forward` leaves for `backward`: saved tensors, flags, any attributes."""
+
+    def __init__(self) -> None:
+        self._to_save: tuple[Any, ...] = ()
+        self._saved: list[Any] = []
+        self._non_differentiable: tuple[Tensor, ...] = ()
+        self._dirty: tuple[Tensor, ...] = ()
+        self._materialize = True
+        self._shapes: list[Any] = []
+        self._node: Node | None = None
+        self.needs_input_grad: tuple[bool, ...] = ()
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keeps inputs or outputs for `backward`, which reads them as `ctx.saved_tensors`."""
+        for t in tensors:
+            if t is not None and not isinstance(t, Tensor):
+                raise TypeError(
+                    f"save_for_backward can only save variables, but argument 0 is of type "
+                    f"{type(t).__name__}; keep other objects as attributes of ctx"
+                )
+        self._to_save = tensors
+
+    save_for_forward = save_for_backward
+
+    def mark_non_differentiable(self, *outputs: Tensor) -> None:
+        """These outputs get no gradient."""
+        self._non_differentiable = outputs
+
+    def mark_dirty(self, *inputs: Tensor) -> None:
+        """These inputs were changed in place and are returned."""
+        self._dirty = inputs
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """False: `backward` gets None instead of zeros for outputs without a gradient."""
+        self._materialize = value
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """What was saved. RuntimeError once the graph was freed."""
+        from gpunn.autograd.graph import check_saved
+        from gpunn.autograd.walk import FREED, FREED_MESSAGE
+
+        node = self._node
+        if node is None:
+            return self._to_save
+        if node.saved is FREED:
+            raise RuntimeError(FREED_MESSAGE)
+        check_saved(node)
+        return tuple(self._reload(node, s) for s in self._saved)
+
+    def _reload(self, node: Node, saved: Any) -> Any:
+        """A saved tensor; an output is kept as its array, or it would hold itself alive."""
+        if not isinstance(saved, tuple):
+            return saved
+        array, device, index = saved
+        out = wrap(array, device)
+        out.node = node if node.outputs == 1 else Output(node, index)
+        out._requires_grad = True
+        return out
+
+    def _close(self, node: Node, outputs: list[Any]) -> None:
+        """Turns what was asked to be saved into what the node keeps."""
+        places = {id(o): i for i, o in enumerate(outputs) if isinstance(o, Tensor)}
+        self._saved = [
+            (t.array, t.device, places[id(t)]) if t is not None and id(t) in places else t
+            for t in self._to_save
+        ]
+        node.saved = (self, *(t.array for t in self._to_save if t is not None))
+        self._to_save = ()
+        self._node = node
+
+
+class Function:
+    """An operation with its own gradient: subclass it with static `forward` and `backward`.
+
+    `forward(ctx, *args)` computes on Tensors without recording; `backward(ctx, *grads)` returns
+    one gradient, or None, for each argument of forward. With a static `setup_context(ctx,
+    inputs, output)`, forward takes no ctx. Call it as `MyFunction.apply(*args)`.
+    Source: https://docs.pytorch.org/docs/stable/autograd.html#torch.autograd.Function
+
+    >>> class Square(gpunn.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x
+    ...     @staticmethod
+    ...     def backward(ctx, g):
+    ...         x, = ctx.saved_tensors
+    ...         return 2 * x * g
+    >>> x = gpunn.tensor(3.0, requires_grad=True)
+    >>> Square.apply(x).backward()
+    >>> x.grad
+    tensor(6.)
+    """
+
+    @staticmethod
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        """The computation; define it in the subclass."""
+        raise NotImplementedError(
+            "You must implement the forward function for custom autograd.Function."
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Saves what backward needs, where forward takes no ctx."""
+        raise NotImplementedError("setup_context is not implemented.")
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """The gradients of forward's arguments; define it in the subclass."""
+        raise NotImplementedError(
+            "You must implement either the backward or vjp method for your custom "
+            "autograd.Function to use it with backward mode AD."
+        )
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Runs forward and records the function for the backward walk."""
+        ctx = FunctionCtx()
+        tensors = [a for a in args if isinstance(a, Tensor)]
+        ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a._requires_grad for a in args)
+        record = mode.grad and any(t._requires_grad for t in tensors)
+        with no_grad():
+            if cls.setup_context is Function.setup_context:
+                made = cls.forward(ctx, *args)
+            else:
+                made = cls.forward(*args)
+                cls.setup_context(ctx, args, made)
+        if not record:
+            return made
+        return _record(cls, ctx, args, made, tensors[0].device)
+
+
+def _record(cls: type[Function], ctx: FunctionCtx, args: Any, made: Any, device: Any) -> Any:
+    """Gives the outputs of forward their node."""
+    single = not isinstance(made, tuple)
+    outputs = [made] if single else list(made)
+    skip = {id(t) for t in ctx._non_differentiable}
+    dirty = {id(t) for t in ctx._dirty}
+    parents = tuple(vertex(a) if isinstance(a, Tensor) else None for a in args)
+    node = Node(_function_vjp(cls, len(args)), parents, (), device)
+    node.outputs = len(outputs)
+    inputs = {id(a) for a in args}
+    for i, out in enumerate(outputs):
+        if not isinstance(out, Tensor) or id(out) in skip or out.dtype.category < 2:
+            continue
+        if id(out) in inputs and id(out) not in dirty:
+            outputs[i] = wrap(out.array, out.device)  # an input returned as it is gets a new face
+    ctx._shapes = [
+        (o.array.shape, o.array.dtype, o.device) if isinstance(o, Tensor) else None for o in outputs
+    ]
+    ctx._close(node, outputs)
+    for i, out in enumerate(outputs):
+        if isinstance(out, Tensor) and id(out) not in skip and out.dtype.category >= 2:
+            out.node = node if node.outputs == 1 else Output(node, i)
+            out._requires_grad = True
+    return outputs[0] if single else tuple(outputs)
+
+
+def _function_vjp(cls: type[Function], count: int) -> Callable[..., Any]:
+    """The node's VJP: the user's backward, on Tensors."""
+
+    def function_vjp(gs: Any, ctx: FunctionCtx, *arrays: Any) -> Any:
+        gs = gs if isinstance(gs, list) else [gs]
+        grads = []
+        for g, meta in zip(gs, ctx._shapes, strict=True):
+            if g is None and ctx._materialize and meta is not None:
+                g = wrap(meta[2].xp.zeros(meta[0], meta[1]), meta[2])
+            grads.append(g if g is None else to_grad(g, meta[2]))
+        found = cls.backward(ctx, *grads)
+        found = found if isinstance(found, tuple) else (found,)
+        if len(found) > count and any(f is not None for f in found[count:]) or len(found) < count:
+            raise RuntimeError(
+                f"function {cls.__name__}Backward returned an incorrect number of gradients "
+                f"(expected {count}, got {len(found)})"
+            )
+        return tuple(_checked(cls, f, ctx, i) for i, f in enumerate(found[:count]))
+
+    function_vjp.node_name = f"{cls.__name__}Backward"  # type: ignore[attr-defined]
+    return function_vjp
+
+
+def _checked(cls: type[Function], g: Any, ctx: FunctionCtx, i: int) -> Any:
+    """One gradient of a user's backward, as the walk takes it."""
+    if g is None:
+        return None
+    if not isinstance(g, Tensor):
+        raise TypeError(f"{cls.__name__}.backward: expected Variable or None (got "
+                        f"{type(g).__name__}) for argument {i}")  # fmt: skip
+    return g if mode.grad or type(g) is not Tensor else g.array
+
+
+def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For a `backward` that cannot be differentiated again: differentiating it raises."""
+
+    @functools.wraps(function)
+    def wrapped(ctx: Any, *args: Any) -> Any:
+        recording = mode.grad
+        with no_grad():
+            outputs = function(ctx, *args)
+        if not recording:
+            return outputs
+        several = isinstance(outputs, tuple)
+        poisoned = [
+            _Once.apply(o.requires_grad_()) if isinstance(o, Tensor) else o
+            for o in (outputs if several else (outputs,))
+        ]
+        return tuple(poisoned) if several else poisoned[0]
+
+    return wrapped
+
+
+class _Once(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gs: Any) -> Any:
+        raise RuntimeError(
+            "trying to differentiate twice a function that was marked with @once_differentiable"
+        )

@@ -1,0 +1,315 @@
+"""The graph: nodes, how operations record them, and in-place changes.
+
+An operation computes a raw array and calls `result`, which records a `Node` when a parent
+requires a gradient. A node holds its VJP (vector-Jacobian product), the graph vertices of its
+parents, and the arrays that the VJP reads. Vertices are Nodes, `Output`s of nodes with several
+results, and leaf tensors themselves.
+
+Nodes are numbered in the order of recording, so a node's parents always have lower numbers:
+the backward walk takes vertices from a heap, highest number first, and needs no other sorting.
+The same numbers date in-place changes: an array that was changed after the node that saved it
+was recorded is an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gpunn.device import Device
+from gpunn.tensor import ARRAY_TYPES, Tensor, extra, root, wrap
+
+_clock = itertools.count(1).__next__
+
+
+class _Mode(threading.local):
+    grad = True
+    inference = False
+    anomaly = False
+
+
+mode = _Mode()
+
+
+class Node:
+    """One recorded operation. Attributes for users: `name()`, `next_functions`, hooks."""
+
+    __slots__ = (
+        "seq", "vjp", "parents", "saved", "device", "hooks", "trace", "outputs", "__weakref__",
+    )  # fmt: skip
+
+    def __init__(self, vjp: Any, parents: tuple[Any, ...], saved: tuple[Any, ...], device: Device):
+        self.seq = _clock()
+        self.vjp = vjp
+        self.parents = parents
+        self.saved = saved
+        self.device = device
+        self.hooks: Any = None
+        self.outputs = 1
+        self.trace = traceback.format_stack(sys._getframe(2)) if mode.anomaly else None
+
+    def name(self) -> str:
+        """PyTorch's name of the operation: "AddBackward0"."""
+        return vjp_name(self.vjp)
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The parents' nodes, each with the index of its output; AccumulateGrad for leaves."""
+        return tuple(
+            (p.node, p.index) if type(p) is Output
+            else (AccumulateGrad(p), 0) if isinstance(p, Tensor) else (p, 0)
+            for p in self.parents
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at {id(self):#x}>"
+
+
+class Output:
+    """Output `index` of a node that has several: a vertex of the graph."""
+
+    __slots__ = ("node", "index")
+
+    def __init__(self, node: Node, index: int):
+        self.node = node
+        self.index = index
+
+
+class AccumulateGrad:
+    """How a leaf appears in `next_functions`; `variable` is the leaf."""
+
+    def __init__(self, variable: Tensor):
+        self.variable = variable
+
+    next_functions = ()
+
+    def name(self) -> str:
+        return "AccumulateGrad"
+
+
+def vjp(
+    saves: Sequence[int | None] = (),
+    *,
+    composed: Callable[..., Any] | None = None,
+    masked: bool = False,
+    name: str | None = None,
+) -> Callable[[Callable[..., Any]], Any]:
+    """Declares what a VJP reads, so that it can be differentiated itself.
+
+    `saves[k]` says what saved[k] is: i >= 0 the array of parent i, -1 - j the array of output
+    j, None a constant. `composed(*saved)` is the operation in plain differentiable
+    operations, for a VJP that cannot be called with Tensors. A `masked` VJP gets the keyword
+    `needs`, one bool per parent. `name` is PyTorch's name where the function's own does not
+    give it.
+    """
+
+    def declare(function: Callable[..., Any]) -> Any:
+        function.saves = tuple(saves)  # type: ignore[attr-defined]
+        if composed is not None:
+            function.composed = composed  # type: ignore[attr-defined]
+        if masked:
+            function.masked = True  # type: ignore[attr-defined]
+        if name is not None:
+            function.node_name = name  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+def vjp_name(function: Any) -> str:
+    """`_log_softmax_vjp` is named LogSoftmaxBackward0."""
+    name = getattr(function, "node_name", None)
+    if name is None:
+        stem = re.sub(r"^_|_vjp$", "", function.__name__)
+        name = "".join(part[:1].upper() + part[1:] for part in stem.split("_")) + "Backward0"
+    return name
+
+
+def vertex(tensor: Tensor | None) -> Any:
+    """The tensor's place in the graph: its node, itself for a leaf, None without gradient."""
+    if tensor is None or not tensor._requires_grad:
+        return None
+    return tensor.node or tensor
+
+
+def needs(tensor: Any) -> bool:
+    """Whether an operation on this tensor is being recorded for its gradient."""
+    return isinstance(tensor, Tensor) and tensor._requires_grad and mode.grad
+
+
+def result(
+    array: Any,
+    like: Tensor,
+    vjp: Callable[..., Any] | None = None,
+    parents: tuple[Any, ...] = (),
+    saved: tuple[Any, ...] = (),
+) -> Tensor:
+    """Wraps a raw array on `like`'s device; records a Node when a parent needs a gradient."""
+    if type(array) not in ARRAY_TYPES:
+        array = like.device.xp.asarray(array)
+    out = wrap(array, like.device)
+    if mode.grad:
+        for p in parents:
+            if p is not None and p._requires_grad:
+                out._requires_grad = True
+                out.node = Node(vjp, tuple(map(vertex, parents)), saved, like.device)
+                break
+    return out
+
+
+def results(
+    arrays: Sequence[Any],
+    like: Tensor,
+    vjp: Callable[..., Any],
+    parents: tuple[Any, ...],
+    saved: tuple[Any, ...] = (),
+    differentiable: int | None = None,
+) -> list[Tensor]:
+    """`result` for several arrays: `vjp(gs, *saved)` gets a tuple of gradients, None where none
+    arrived. Only the first `differentiable` outputs (all, without it) belong to the graph."""
+    outs = [result(a, like) for a in arrays]
+    if mode.grad and any(p is not None and p._requires_grad for p in parents):
+        node = Node(vjp, tuple(map(vertex, parents)), saved, like.device)
+        node.outputs = len(outs) if differentiable is None else differentiable
+        for i, out in enumerate(outs[: node.outputs]):
+            out._requires_grad = True
+            out.node = Output(node, i)
+    return outs
+
+
+def view(array: Any, x: Tensor, vjp: Callable[..., Any], saved: tuple[Any, ...] = ()) -> Tensor:
+    """`result` for a view of x's memory: later in-place changes of either reach the other."""
+    out = result(array, x, vjp, (x,), saved)
+    base = x if x._base is None else x._base
+    out._base = base
+    track_view(base, out)
+    return out
+
+
+def track_view(base: Tensor, out: Tensor) -> None:
+    """Remembers a live view of `base`; forgets the dead ones now and then."""
+    views = extra(base).views
+    if len(views) & (len(views) - 1) == 0 and len(views) >= 16:
+        views[:] = [r for r in views if r() is not None]
+    views.append(weakref.ref(out))
+
+
+def namespace(x: Any) -> Any:
+    """The functions for x: numpy or cupy for an array, gpunn for a Tensor."""
+    if isinstance(x, Tensor):
+        return sys.modules["gpunn"]
+    return sys.modules[type(x).__module__.partition(".")[0]]
+
+
+@vjp((None,), name="ExpandBackward0")
+def broadcast_vjp(g: Any, shape: tuple[int, ...]) -> Any:
+    """The gradient of broadcasting from `shape`: the sum over what was repeated."""
+    return unbroadcast(g, shape)
+
+
+def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
+    """g, of a shape that `shape` broadcasts to, summed back to `shape`."""
+    if tuple(g.shape) == tuple(shape):
+        return g
+    extra_dims = g.ndim - len(shape)
+    axes = tuple(range(extra_dims)) + tuple(
+        i + extra_dims for i, n in enumerate(shape) if n == 1 and g.shape[i + extra_dims] != 1
+    )
+    if axes:
+        g = g.sum(axis=axes, keepdims=True)
+    return g.reshape(tuple(shape))
+
+
+# --- in-place changes ---------------------------------------------------------------------
+
+
+class _Stamp(weakref.ref):
+    """When, and how often, the memory of an array was changed in place."""
+
+    __slots__ = ("key", "time", "count")
+
+
+_stamps: dict[int, _Stamp] = {}
+
+
+def _drop_stamp(stamp: _Stamp) -> None:
+    _stamps.pop(stamp.key, None)
+
+
+def touch(tensor: Tensor) -> None:
+    """Notes that the tensor's memory was changed in place."""
+    owner = root(tensor.array)
+    stamp = _stamps.get(id(owner))
+    if stamp is None:
+        stamp = _Stamp(owner, _drop_stamp)
+        stamp.key, stamp.count = id(owner), 0
+        _stamps[id(owner)] = stamp
+    stamp.time = _clock()
+    stamp.count += 1
+
+
+def version(tensor: Tensor) -> int:
+    """How often the tensor's memory was changed in place."""
+    stamp = _stamps.get(id(root(tensor.array)))
+    return 0 if stamp is None else stamp.count
+
+
+Tensor._version = property(version)  # type: ignore[attr-defined]
+
+
+def check_saved(node: Node) -> None:
+    for array in node.saved:
+        if type(array) in ARRAY_TYPES:
+            stamp = _stamps.get(id(root(array)))
+            if stamp is not None and stamp.time > node.seq:
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an "
+                    f"inplace operation: [{array.dtype} {list(array.shape)}], saved by "
+                    f"{node.name()}, was changed {stamp.count} times, the last time after it was "
+                    "saved. Hint: use the out-of-place form there, or clone() before changing it. "
+                    "gpunn.autograd.set_detect_anomaly(True) names the line of the operation."
+                    + recorded_at(node)
+                )
+
+
+def recorded_at(node: Node) -> str:
+    """Where the node was recorded, for an error; empty without anomaly detection."""
+    return "\nRecorded at:\n" + "".join(node.trace) if node.trace else ""
+
+
+def check_inplace(target: Tensor) -> None:
+    """Raises for an in-place change that autograd cannot follow: of a leaf, or of its view."""
+    if not mode.grad:
+        return
+    base = target if target._base is None else target._base
+    if base._requires_grad and base.node is None:
+        what = "a leaf Variable" if target._base is None else "a view of a leaf Variable"
+        raise RuntimeError(
+            f"{what} that requires grad is being used in an in-place operation. "
+            "Use gpunn.no_grad() around it, or the out-of-place form."
+        )
+
+
+def adopt(target: Tensor, value: Tensor) -> None:
+    """Gives `target`, whose memory was just changed in place, the history of `value`."""
+    touch(target)
+    if not mode.grad or not (target._requires_grad or value._requires_grad):
+        return
+    base = target._base
+    if base is None:
+        target.node, target._requires_grad = value.node, value._requires_grad
+        base = target
+    else:
+        from gpunn.ops.shape import view_write
+
+        view_write(base, target, value)
+    if base._extra is not None and base._extra.views:
+        from gpunn.ops.shape import rejoin_views
+
+        rejoin_views(base)

@@ -1,0 +1,391 @@
+"""The backward walk: gradients from the roots of the graph to its leaves, iteratively."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from gpunn.autograd.graph import (
+    Node, Output, _stamps, check_saved, mode, namespace, recorded_at, touch, vertex,
+)  # fmt: skip
+from gpunn.autograd.hooks import run_after_hooks, run_hooks, run_node_hooks, to_grad
+from gpunn.autograd.modes import set_grad_enabled
+from gpunn.autograd.second import differentiable_vjp
+from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
+
+FREED = ("freed",)
+
+
+class _Walk:
+    """One backward pass. Gradients are raw arrays, or Tensors when a graph is created."""
+
+    def __init__(self, retain: bool, create: bool):
+        self.retain = retain
+        self.create = create
+        self.heap: list[tuple[int, Node]] = []
+        self.pending: dict[Any, Any] = {}  # Node -> gradient, or list of gradients by output
+        self.captured: dict[Any, Any] | None = None  # vertex -> gradient, for grad(inputs=)
+        self.targets: set[Any] = set()  # the nodes and leaves of those vertices
+        self.through: set[Any] | None = None  # the nodes that lead to them; None: all lead on
+        self.uses: dict[Tensor, int] | None = None  # open uses of leaves with hooks
+        self.sums: dict[Tensor, Any] = {}
+        self.roots: list[Any] = []
+
+    def give(self, vertex: Any, g: Any) -> None:
+        """Adds a gradient to a vertex."""
+        kind = type(vertex)
+        pending = self.pending
+        if kind is Node:
+            if not self.leads(vertex):
+                return
+            if vertex in pending:
+                pending[vertex] = pending[vertex] + g
+            else:
+                pending[vertex] = g
+                heappush(self.heap, (-vertex.seq, vertex))
+        elif kind is Output:
+            node, index = vertex.node, vertex.index
+            if not self.leads(node):
+                return
+            slots = pending.get(node)
+            if slots is None:
+                slots = pending[node] = [None] * node.outputs
+                heappush(self.heap, (-node.seq, node))
+            slots[index] = g if slots[index] is None else slots[index] + g
+        else:
+            self.give_leaf(vertex, g)
+
+    def give_leaf(self, leaf: Tensor, g: Any) -> None:
+        if self.captured is not None:
+            if leaf in self.captured:
+                old = self.captured[leaf]
+                self.captured[leaf] = g if old is None else old + g
+            return
+        hooks = leaf._extra
+        if hooks is None or not (hooks.hooks or hooks.post_hooks):
+            self.accumulate(leaf, g)
+            return
+        if self.uses is None:
+            self.uses = _leaf_uses(self.roots)
+        self.sums[leaf] = self.sums[leaf] + g if leaf in self.sums else g
+        self.uses[leaf] -= 1
+        if self.uses[leaf] == 0:
+            self.finish_leaf(leaf)
+
+    def finish_leaf(self, leaf: Tensor) -> None:
+        """Runs a leaf's hooks on the sum of its gradients and stores it."""
+        g = run_hooks(leaf._extra.hooks, self.sums.pop(leaf), leaf.device)  # type: ignore[union-attr]
+        self.accumulate(leaf, g)
+        for hook in list(leaf._extra.post_hooks.values()):  # type: ignore[union-attr]
+            hook(leaf)
+
+    def accumulate(self, leaf: Tensor, g: Any) -> None:
+        """leaf.grad += g."""
+        if not leaf._requires_grad:
+            return
+        old = leaf._grad
+        if old is None:
+            if type(g) in ARRAY_TYPES:
+                # an array that only this walk holds is taken over, any other is copied
+                mine = g.base is None and sys.getrefcount(g) <= _OWNED and g.flags.c_contiguous
+                g = g if mine else g.copy()
+            leaf._grad = to_grad(g, leaf.device)
+        elif type(old) is Tensor and not isinstance(g, Tensor) and old.node is None:
+            old.array += g
+            touch(old)
+        else:
+            leaf._grad = old + to_grad(g, leaf.device)
+
+    def run(self) -> None:
+        heap, pending, through = self.heap, self.pending, self.through
+        with set_grad_enabled(self.create):
+            while heap:
+                node = heappop(heap)[1]
+                g = pending.pop(node)
+                if node.hooks is not None:
+                    g = run_node_hooks(node, g, self.create)
+                if through is not None:
+                    self.capture(node, g)
+                    if node not in through:
+                        continue
+                if node.saved is FREED:
+                    raise RuntimeError(FREED_MESSAGE)
+                parents = node.parents
+                gs = self.apply(node, g)
+                del g
+                if node.hooks is not None:
+                    gs = run_after_hooks(node, gs)
+                if not self.retain:
+                    node.saved = FREED
+                if len(parents) == 1:
+                    if gs is not None and parents[0] is not None:
+                        one = gs[0] if type(gs) is tuple else gs
+                        del gs
+                        if one is not None:
+                            self.give(parents[0], one)
+                            del one
+                    continue
+                gs = list(gs)
+                gs.reverse()
+                for p in parents:
+                    one = gs.pop()
+                    if one is not None and p is not None:
+                        self.give(p, one)
+        for leaf in list(self.sums):
+            self.finish_leaf(leaf)
+
+    def capture(self, node: Node, g: Any) -> None:
+        """Keeps the gradient of a vertex that was asked for."""
+        if node in self.targets:
+            for v in self.captured:  # type: ignore[union-attr]
+                if v is node:
+                    self.captured[v] = g  # type: ignore[index]
+                elif type(v) is Output and v.node is node:
+                    self.captured[v] = g[v.index]  # type: ignore[index]
+
+    def apply(self, node: Node, g: Any) -> Any:
+        """The gradients of a node's parents."""
+        if _stamps:
+            check_saved(node)
+        function = node.vjp
+        if self.create:
+            return differentiable_vjp(node, g)
+        if hasattr(function, "masked"):
+            mask = tuple(
+                p is not None and self.leads(p.node if type(p) is Output else p)
+                for p in node.parents
+            )
+            gs = function(g, *node.saved, needs=mask)
+        else:
+            gs = function(g, *node.saved)
+        if mode.anomaly:
+            _check_finite(node, gs)
+        return gs
+
+    def leads(self, vertex: Any) -> bool:
+        """Whether a node or leaf is on the way to what was asked for."""
+        return self.through is None or vertex in self.through or vertex in self.targets
+
+
+_OWNED = 6
+FREED_MESSAGE = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after "
+    "they have already been freed). Saved intermediate values of the graph are freed when you call "
+    ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
+    "graph a second time or if you need to access saved tensors after calling backward."
+)
+
+
+def _check_finite(node: Node, gs: Any) -> None:
+    for i, g in enumerate(gs if type(gs) is tuple else (gs,)):
+        if type(g) in ARRAY_TYPES and namespace(g).isnan(g).any():
+            raise RuntimeError(
+                f"Function '{node.name()}' returned nan values in its {i}th output."
+                + recorded_at(node)
+            )
+
+
+def _leaf_uses(roots: list[Any]) -> dict[Tensor, int]:
+    """How often each leaf is used in the graph below the roots."""
+    uses: dict[Tensor, int] = {}
+    seen: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        v = stack.pop()
+        if isinstance(v, Tensor):
+            uses[v] = uses.get(v, 0) + 1
+            continue
+        node = v.node if type(v) is Output else v
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack.extend(p for p in node.parents if p is not None)
+    return uses
+
+
+def _nodes_leading_to(roots: list[Any], targets: set[Any]) -> set[Node]:
+    """The nodes on paths from the roots to the targets (vertices)."""
+    children: dict[Node, list[Node]] = {}
+    seen: set[Node] = set()
+    found: list[Node] = []
+    stack = [v.node if type(v) is Output else v for v in roots if not isinstance(v, Tensor)]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for p in node.parents:
+            if p is None:
+                continue
+            if p in targets:
+                found.append(node)
+            if not isinstance(p, Tensor):
+                below = p.node if type(p) is Output else p
+                children.setdefault(below, []).append(node)
+                stack.append(below)
+    wanted: set[Node] = set()
+    while found:
+        node = found.pop()
+        if node not in wanted:
+            wanted.add(node)
+            found.extend(children.get(node, ()))
+    return wanted
+
+
+
+def _start(walk: _Walk, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
+    """Checks the roots' gradients and gives them to the walk."""
+    for t, g in zip(tensors, grads, strict=True):
+        if not t._requires_grad:
+            raise RuntimeError(
+                "element 0 of tensors does not require grad and does not have a grad_fn"
+            )
+        if g is None:
+            if t.array.size != 1:
+                raise RuntimeError(
+                    "grad can be implicitly created only for scalar outputs, this one has shape "
+                    f"{list(t.shape)}. Call .sum() or .mean() first, or pass gradient="
+                )
+            g = wrap(t.device.xp.ones_like(t.array), t.device)
+        elif g.shape != t.shape:
+            raise RuntimeError(
+                f"Mismatch in shape: grad_output[0] has a shape of {g.shape} and output[0] has a "
+                f"shape of {t.shape}."
+            )
+        walk.roots.append(vertex(t))
+        walk.give(vertex(t), g if walk.create else g.array)
+
+
+def _as_list(value: Any, count: int | None = None) -> list[Any]:
+    if value is None:
+        return [None] * (count or 0)
+    return [value] if isinstance(value, Tensor) else list(value)
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Accumulates the gradients of `tensors` into the `grad` of the graph's leaves.
+
+    `grad_tensors` are the gradients of `tensors` themselves, needed where one has more than one
+    element. With `inputs`, only those are given gradients. Raises RuntimeError for tensors
+    without a graph, for non-scalars without a gradient, and for a graph already freed.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.autograd.backward.html
+
+    >>> x = gpunn.tensor([1.0, 2.0], requires_grad=True)
+    >>> gpunn.autograd.backward((x * x).sum())
+    >>> x.grad
+    tensor([2., 4.])
+    """
+    outs = _as_list(tensors)
+    gs = _as_list(grad_tensors, len(outs))
+    if inputs is not None:
+        wrt = _as_list(inputs)
+        if not wrt:
+            raise RuntimeError("'inputs' argument to backward() cannot be empty.")
+        for t, g in zip(wrt, grad(outs, wrt, gs, retain_graph, create_graph, True), strict=True):
+            if g is not None:
+                t._grad = g if t._grad is None else t._grad + g
+        return
+    walk = _Walk(create_graph if retain_graph is None else retain_graph, create_graph)
+    _start(walk, outs, gs)
+    walk.run()
+
+
+@method
+def _tensor_backward(
+    self: Tensor,
+    gradient: Tensor | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Accumulates the gradients of this tensor into the graph's leaves: `autograd.backward`."""
+    backward(self, gradient, retain_graph, create_graph, inputs)
+
+
+Tensor.backward = _tensor_backward  # type: ignore[attr-defined]
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of `outputs` with respect to `inputs`, as a tuple; no `grad` is changed.
+
+    With `create_graph` they can be differentiated again. An input that the outputs do not
+    depend on raises RuntimeError, or gives None with `allow_unused`, zeros with
+    `materialize_grads`. `is_grads_batched` takes gradients stacked along dimension 0.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad.html
+
+    >>> x = gpunn.tensor(3.0, requires_grad=True)
+    >>> gpunn.autograd.grad(x ** 2, x)
+    (tensor(6.),)
+    """
+    outs, wrt = _as_list(outputs), _as_list(inputs)
+    gs = _as_list(grad_outputs, len(outs))
+    if materialize_grads and allow_unused is False:
+        raise ValueError(
+            "Expected allow_unused to be True or not passed when materialize_grads=True, but got: "
+            "allow_unused=False."
+        )
+    if is_grads_batched:
+        return _batched_grad(outs, wrt, gs, retain_graph, create_graph, allow_unused)
+    for i, t in enumerate(wrt):
+        if not t._requires_grad:
+            raise RuntimeError(
+                "One of the differentiated Tensors does not require grad: "
+                f"inputs[{i}] of shape {list(t.shape)}"
+            )
+    walk = _Walk(create_graph if retain_graph is None else retain_graph, create_graph)
+    vertices = [vertex(t) for t in wrt]
+    walk.captured = dict.fromkeys(vertices)
+    walk.targets = {v.node if type(v) is Output else v for v in vertices}
+    walk.through = _nodes_leading_to([vertex(t) for t in outs if t._requires_grad], set(vertices))
+    _start(walk, outs, gs)
+    walk.run()
+    found = []
+    for t, v in zip(wrt, vertices, strict=True):
+        g = walk.captured[v]
+        if g is None:
+            found.append(_missing(t, materialize_grads, allow_unused))
+        else:
+            if type(v) is Tensor or not isinstance(v, (Node, Output)):
+                g = run_hooks(t._extra.hooks, g, t.device) if t._extra is not None else g
+            found.append(to_grad(g, t.device))
+    return tuple(found)
+
+
+def _missing(t: Tensor, materialize: bool, allow_unused: bool | None) -> Tensor | None:
+    if materialize:
+        return wrap(t.device.xp.zeros_like(t.array), t.device)
+    if not allow_unused:
+        raise RuntimeError(
+            "One of the differentiated Tensors appears to not have been used in the graph. Set "
+            "allow_unused=True if this is the desired behavior."
+        )
+    return None
+
+
+def _batched_grad(
+    outs: Any, wrt: Any, gs: Any, retain: Any, create: bool, unused: Any
+) -> tuple[Any, ...]:
+    from gpunn.ops.shape import stack
+
+    count = gs[0].shape[0]
+    rows = [
+        grad(outs, wrt, [g[i] for g in gs], True if i < count - 1 else retain, create, unused)
+        for i in range(count)
+    ]
+    return tuple(None if c[0] is None else stack(c) for c in zip(*rows, strict=True))
