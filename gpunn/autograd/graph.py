@@ -306,10 +306,10 @@ def adopt(target: Tensor, value: Tensor) -> None:
         target.node, target._requires_grad = value.node, value._requires_grad
         base = target
     else:
-        from gpunn.ops.shape import view_write
+        from gpunn.ops.views import view_write
 
         view_write(base, target, value)
     if base._extra is not None and base._extra.views:
-        from gpunn.ops.shape import rejoin_views
+        from gpunn.ops.views import rejoin_views
 
         rejoin_views(base)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpunn.autograd.graph import Node, Output, broadcast_vjp, result, vjp
-from gpunn.tensor import Tensor, wrap
+from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
 
 def differentiable_vjp(node: Node, g: Any) -> Any:
@@ -24,7 +24,7 @@ def differentiable_vjp(node: Node, g: Any) -> Any:
 
 def _relink(node: Node, what: int | None, array: Any) -> Any:
     """A saved array as the Tensor that it came from."""
-    if what is None or array is None:
+    if what is None or type(array) not in ARRAY_TYPES:
         return array
     if what < 0:
         source: Any = node if node.outputs == 1 else Output(node, -1 - what)

@@ -297,7 +297,6 @@ def backward(
     walk.run()
 
 
-@method
 def _tensor_backward(
     self: Tensor,
     gradient: Tensor | None = None,
@@ -309,6 +308,7 @@ def _tensor_backward(
     backward(self, gradient, retain_graph, create_graph, inputs)
 
 
+_tensor_backward.__name__ = "backward"
 Tensor.backward = _tensor_backward  # type: ignore[attr-defined]
 
 

@@ -68,19 +68,18 @@ def priority(original: Any) -> int:
     return 0 if isinstance(original, NUMBERS) else 2
 
 
-def same_device(name: str, tensors: list[Any]) -> Device:
+def same_device(name: str, values: tuple[Any, ...]) -> Device:
     """The device of all operands; 0-dim CPU tensors go with any. RuntimeError where two differ."""
-    device: Device | None = None
-    for t in tensors:
-        if isinstance(t, Tensor) and t.device is not device:
-            if device is None or (device.type == "cpu" and device_is_weak):
-                device, device_is_weak = t.device, t.array.ndim == 0
-            elif t.array.ndim or t.device.type != "cpu":
-                raise RuntimeError(
-                    f"Expected all tensors to be on the same device, but found at least two "
-                    f"devices, {device} and {t.device}! ({name}) Use .to() to move one of them."
-                )
-    return device or CPU
+    tensors = [v for v in values if isinstance(v, Tensor)]
+    strong = [t for t in tensors if t.array.ndim or t.device.type != "cpu"] or tensors
+    device = strong[0].device if strong else CPU
+    for t in strong:
+        if t.device is not device:
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found at least two devices, "
+                f"{device} and {t.device}! ({name}) Use .to() to move one of them."
+            )
+    return device
 
 
 def cast(x: Tensor, to: np.dtype) -> Tensor:
@@ -112,7 +111,7 @@ def operands(name: str, values: tuple[Any, ...], to_float: bool) -> tuple[list[T
             f"{name}(): argument 'input' (position 1) must be Tensor, not "
             f"{type(values[0]).__name__}"
         )
-    device = same_device(name, list(values))
+    device = same_device(name, values)
     tensors = [
         v if isinstance(v, Tensor) else as_tensor_like(v, like, name) for v in values
     ]
@@ -272,14 +271,15 @@ def binary(
 ) -> Any:
     """An element-wise function of two tensors, or a tensor and a number.
 
-    `vjp(g, *saved)` returns two gradients; `saves` is a string over "a", "b" (the operands) and
-    "y" (the result). `compares`: the result is bool and has no gradient.
+    `vjp(g, *saved)` returns two gradients. `saves` lists what it reads, "a" and "b" (the
+    operands) and "y" (the result): "b y?b" saves b always, and y only where b needs a gradient
+    (None otherwise). `compares`: the result is bool and has no gradient.
     """
+    keep = [(s[0], s[2:]) for s in saves.split()]
     if vjp is not None:
         codes = {"a": 0, "b": 1, "y": -1}
-        vjp.saves = tuple(codes[c] for c in saves)  # type: ignore[attr-defined]
+        vjp.saves = tuple(codes[k] for k, _ in keep)  # type: ignore[attr-defined]
         vjp.node_name = node_name or _camel(name) + "Backward0"  # type: ignore[attr-defined]
-    keep_a, keep_b, keep_y = "a" in saves, "b" in saves, "y" in saves
     call = _caller(forward, name)
     fast = forward if isinstance(forward, np.ufunc) else None
 
@@ -326,16 +326,12 @@ def binary(
         if other is not None and other._requires_grad:
             place_b = (other.node or other) if b.shape == shape else adapt(other, shape)
         saved: Any = ()
-        if keep_a:
-            saved = (a if place_b is not None or keep_y or keep_both else None,)
-        if keep_b:
-            saved += (b if place_a is not None or keep_both else None,)
-        if keep_y:
-            saved += (y,)
+        if keep:
+            values = {"a": a, "b": b, "y": y}
+            wanted = {"a": place_a, "b": place_b, "": True}
+            saved = tuple(values[k] if wanted[when] is not None else None for k, when in keep)
         t._requires_grad = True
         t.node = Node(vjp, (place_a, place_b), saved, t.device)
-
-    keep_both = getattr(vjp, "reads_all", False)
 
     def general(input: Any, other: Any, out: Tensor | None) -> Tensor:
         (x, z), common = operands(name, (input, other), to_float)
@@ -394,7 +390,6 @@ def _caller(forward: Any, name: str) -> Callable[..., Any]:
 def inplace(op: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:
     """The in-place form `x.op_(...)`: computes op, writes it into x, and takes over its history."""
     stem = name or op.__name__
-    ufunc = None
 
     def op_(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_inplace(self)
