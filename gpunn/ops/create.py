@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunn import dtypes
 from gpunn.autograd.graph import result, vjp
-from gpunn.device import CPU, Device, resolve, to_host, transfer
+from gpunn.device import CPU, Device, resolve, transfer
 from gpunn.dtypes import as_dtype
 from gpunn.ops._rows import NUMBERS, cast
 from gpunn.ops.views import int_list
@@ -431,4 +431,7 @@ def _new(name: str, function: Any) -> None:
 for _name, _f in (("new_zeros", zeros), ("new_ones", ones), ("new_empty", empty),
                   ("new_full", full), ("new_tensor", tensor)):  # fmt: skip
     _new(_name, _f)
-__all__ = ["to_host"]
+__all__ = [
+    "arange", "as_tensor", "asarray", "clone", "empty", "empty_like", "from_numpy", "full",
+    "full_like", "ones", "ones_like", "tensor", "zeros", "zeros_like",
+]  # fmt: skip

@@ -12,8 +12,7 @@ import numpy as np
 
 from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
-from gpunn.autograd.graph import result
-from gpunn.ops._rows import NUMBERS, binary, inplace, unary, write_out
+from gpunn.ops._rows import NUMBERS, binary, inplace, unary
 from gpunn.tensor import Tensor, method
 
 # --- arithmetic ---------------------------------------------------------------------------
@@ -48,8 +47,27 @@ _true_divide = binary(
 )  # fmt: skip
 
 
+_conj_row = unary(
+    "conj", np.conjugate, lambda g: g.conj(), None, summary="The complex conjugate.",
+    example="gpunn.conj(gpunn.tensor([1 + 2j]))\ntensor([1.-2.j])",
+)  # fmt: skip
+
+
+@method
+def conj(input: Tensor) -> Tensor:
+    """The complex conjugate; real tensors are returned as they are.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.conj.html
+
+    >>> gpunn.conj(gpunn.tensor([1 + 2j]))
+    tensor([1.-2.j])
+    """
+    return _conj_row(input) if input.array.dtype.kind == "c" else input
+
+
 def _conj(x: Any) -> Any:
-    return x.conj() if hasattr(x, "conj") else x.conjugate()
+    """The conjugate of an array, Tensor or number; real arrays are not copied."""
+    return x.conjugate() if isinstance(x, NUMBERS) else x.conj()
 
 
 def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
@@ -328,3 +346,14 @@ lt = less = _compare("lt", np.less, "<")
 le = less_equal = _compare("le", np.less_equal, "<=")
 gt = greater = _compare("gt", np.greater, ">")
 ge = greater_equal = _compare("ge", np.greater_equal, ">=")
+
+__all__ = [
+    "add", "conj", "cos", "div", "divide", "eq", "exp", "fmod", "ge", "greater", "greater_equal",
+    "gt", "le", "less", "less_equal", "log", "lt", "maximum", "minimum", "mul", "multiply", "ne",
+    "neg", "negative", "not_equal", "pow", "relu", "remainder", "sigmoid", "sin", "sqrt", "square",
+    "sub", "tanh",
+]  # fmt: skip
+for _name in __all__:
+    setattr(Tensor, _name, globals()[_name])
+    if _name not in ("conj", "relu"):
+        setattr(Tensor, _name + "_", inplace(globals()[_name], _name))

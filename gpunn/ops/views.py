@@ -13,7 +13,7 @@ import numpy as np
 
 from gpunn.autograd.graph import Node, result, vertex, view, vjp
 from gpunn.autograd.graph import namespace as ns
-from gpunn.tensor import Size, Tensor, address, method, normal_dim, root, wrap
+from gpunn.tensor import Tensor, address, method, normal_dim, root, wrap
 
 # --- shapes -------------------------------------------------------------------------------
 
@@ -444,6 +444,6 @@ def rejoin_views(base: Tensor) -> None:
 
 
 __all__ = [
-    "Size", "broadcast_to", "expand", "expand_as", "permute", "reshape", "squeeze", "swapaxes",
+    "broadcast_to", "expand", "expand_as", "permute", "reshape", "squeeze", "swapaxes",
     "swapdims", "t", "transpose", "unsqueeze",
 ]  # fmt: skip

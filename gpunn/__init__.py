@@ -1,0 +1,100 @@
+"""gpunn: PyTorch's neural-network API in pure Python over NumPy and CuPy.
+
+`import gpunn as torch` runs a PyTorch training script. Start with `gpunn.tensor`, `gpunn.nn`,
+`gpunn.optim` and `gpunn.utils.data`; `gpunn.doctor()` tells what this machine offers.
+"""
+
+import importlib as _importlib
+from typing import Any as _Any
+
+import numpy as _np
+
+_np.seterr(all="ignore")  # as PyTorch: 1 / 0 is inf and log(-1) is nan, without a warning
+
+from gpunn import autograd, cuda, nn, random  # noqa: E402
+from gpunn.autograd import (  # noqa: E402
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from gpunn.device import Device as device  # noqa: E402, N813
+from gpunn.device import get_default_device, set_default_device  # noqa: E402
+from gpunn.dtypes import (  # noqa: E402
+    bfloat16,
+    can_cast,
+    cdouble,
+    cfloat,
+    complex64,
+    complex128,
+    double,
+    dtype,
+    finfo,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    half,
+    iinfo,
+    int8,
+    int16,
+    int32,
+    int64,
+    long,
+    promote_types,
+    set_default_dtype,
+    short,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from gpunn.dtypes import bool_ as bool  # noqa: E402, A004
+from gpunn.dtypes import float_ as float  # noqa: E402, A004
+from gpunn.dtypes import int_ as int  # noqa: E402, A004
+from gpunn.ops import operators as _operators  # noqa: E402
+from gpunn.ops.create import *  # noqa: E402, F403
+from gpunn.ops.elementwise import *  # noqa: E402, F403
+from gpunn.ops.linalg import *  # noqa: E402, F403
+from gpunn.ops.reduce import *  # noqa: E402, F403
+from gpunn.ops.views import *  # noqa: E402, F403
+from gpunn.printing import get_printoptions, set_printoptions  # noqa: E402
+from gpunn.random import (  # noqa: E402
+    Generator,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    seed,
+    set_rng_state,
+)
+from gpunn.tensor import Size, Tensor  # noqa: E402
+
+__version__ = "0.1.0"
+
+_ON_FIRST_USE = {
+    "optim": "gpunn.optim",
+    "utils": "gpunn.utils",
+    "serialization": "gpunn.serialization",
+    "native": "gpunn.native",
+}
+_FUNCTIONS_ON_FIRST_USE = {
+    "save": "gpunn.serialization",
+    "load": "gpunn.serialization",
+    "doctor": "gpunn.doctor",
+    "set_num_threads": "gpunn.threads",
+    "get_num_threads": "gpunn.threads",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    """Imports what few scripts use when it is first asked for: `import gpunn` stays quick."""
+    if name in _ON_FIRST_USE:
+        return _importlib.import_module(_ON_FIRST_USE[name])
+    if name in _FUNCTIONS_ON_FIRST_USE:
+        found = getattr(_importlib.import_module(_FUNCTIONS_ON_FIRST_USE[name]), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'gpunn' has no attribute '{name}'")
