@@ -54,6 +54,7 @@ from gpunn.dtypes import (  # noqa: E402
 from gpunn.dtypes import bool_ as bool  # noqa: E402, A004
 from gpunn.dtypes import float_ as float  # noqa: E402, A004
 from gpunn.dtypes import int_ as int  # noqa: E402, A004
+from gpunn.ops import index as _index  # noqa: E402
 from gpunn.ops import operators as _operators  # noqa: E402
 from gpunn.ops.create import *  # noqa: E402, F403
 from gpunn.ops.elementwise import *  # noqa: E402, F403
