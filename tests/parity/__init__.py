@@ -1,0 +1,1 @@
+"""Parity with PyTorch: cases from PyTorch's own generators, run on both packages and compared."""

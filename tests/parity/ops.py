@@ -1,0 +1,396 @@
+"""Operations: samples of PyTorch's op_db run on both packages.
+
+For each operation: the function, the method, the in-place, operator and out= forms, the aliases,
+strided inputs, shared memory of views, first and second gradients, and the error inputs.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import scope
+from .compare import difference
+from .convert import (
+    Itself,
+    Missing,
+    Package,
+    Unconvertible,
+    describe,
+    elements,
+    leaves,
+    lookup,
+    storage_of,
+)
+from .gradients import check_gradients
+from .report import ABSENT, MISSING, Report, error_text, timed
+
+TORCH = Itself("torch")
+DTYPES = {  # dtype -> how many samples of it, at most
+    torch.float32: 24,
+    torch.float64: 8,
+    torch.int64: 10,
+    torch.bool: 6,
+    torch.complex64: 6,
+    torch.bfloat16: 5,
+    torch.float16: 4,
+    torch.uint8: 3,
+}
+FORMS, STRIDED, GRADS, SECOND = 5, 5, 8, 3  # samples for the other forms, strides, gradients
+LARGEST = 200_000  # elements of a sample
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run: all dtypes and kinds unless named, sampled unless `every`."""
+
+    dtypes: tuple[torch.dtype, ...] = ()
+    kinds: tuple[str, ...] = ()
+    every: bool = False
+    reference: bool = False
+    values: bool = False
+
+    def wants(self, kind: str) -> bool:
+        return not self.kinds or kind in self.kinds
+
+
+class Raised:
+    """An exception as the outcome of a call."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def outcome(package: Package, fn: Callable, args: tuple, kwargs: dict) -> Any:
+    """What a call returns, or Raised; the generators of both packages are seeded before."""
+    try:
+        package.module.manual_seed(7)
+        return fn(*args, **kwargs)
+    except Exception as error:
+        return Raised(error)
+
+
+def pick(samples: Iterable, count: int | None) -> list:
+    """`count` of the samples, the same ones each time, the first always among them."""
+    samples = list(samples)
+    if count is None or len(samples) <= count:
+        return samples
+    chosen = random.Random(0).sample(range(1, len(samples)), count - 1)
+    return [samples[i] for i in sorted([0, *chosen])]
+
+
+def exists(package: Package, info: Any) -> bool:
+    """Whether the package has the operation: the function, else the method."""
+    name = info.name.removeprefix("torch.")
+    if getattr(info.op, "__name__", "") == "<lambda>":  # written over a method or a function
+        for path in (f"Tensor.{name}", f"Tensor.{name}_", name):
+            if lookup(torch, path) is not None:
+                return package.find(path) is not None
+    if name.startswith("__"):
+        return name in dir(package.module.Tensor)
+    found = package.translate(info.op)
+    return not isinstance(found, Missing) and package.find(name) is not None
+
+
+def check_op(name: str, infos: list, package: Package, options: Options = Options()) -> Report:
+    """Everything about one operation: all OpInfos of that name."""
+    report = Report(name)
+    present = [info for info in infos if exists(package, info)]
+    if not present:
+        report.status = MISSING if name in scope.operations([name]) else ABSENT
+        return report
+
+    def body() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", RuntimeWarning)  # NumPy's, which users must not see
+            for info in present:
+                OpCheck(info, package, options, report).run()
+
+    return timed(report, body)
+
+
+class OpCheck:
+    """The checks of one OpInfo."""
+
+    def __init__(self, info: Any, package: Package, options: Options, report: Report) -> None:
+        self.info, self.package, self.options, self.report = info, package, options, report
+        self.fn = package.translate(info.op)
+        self.title = info.name + (f".{info.variant_test_name}" if info.variant_test_name else "")
+        self.factor = scope.TOLERANCE_FACTOR.get(info.name, 1.0)
+        self.compare_values = info.name not in scope.VALUES_DIFFER
+
+    def run(self) -> None:
+        dtypes = self.options.dtypes or tuple(DTYPES)
+        for dtype in dtypes:
+            if dtype in self.info.dtypes and not scope.out_of_scope(self.info.name, dtype):
+                self.run_dtype(dtype)
+        for kind, run in (("alias", self.aliases), ("error", self.errors)):
+            if self.options.wants(kind):
+                run()
+        if self.info.supports_autograd:
+            self.gradients()
+
+    def samples(self, dtype: torch.dtype, requires_grad: bool = False) -> list:
+        """All samples of a dtype that are not too large."""
+        torch.manual_seed(0)
+        source = self.info.reference_inputs if self.options.reference else self.info.sample_inputs
+        try:
+            samples = list(source("cpu", dtype, requires_grad=requires_grad))
+        except Exception as error:
+            self.report.skip(f"no samples: {error_text(error)}")
+            return []
+        fits = [s for s in samples if elements((s.input, s.args, s.kwargs)) <= LARGEST]
+        return fits if fits or not samples else samples[:1]
+
+    def limit(self, count: int) -> int | None:
+        return None if self.options.every else count
+
+    def run_dtype(self, dtype: torch.dtype) -> None:
+        samples = self.samples(dtype)
+        if self.options.wants("value"):
+            for sample in pick(samples, self.limit(DTYPES.get(dtype, 4))):
+                self.form("value", self.info.op, sample, dtype, whole=True)
+        if dtype not in (torch.float32, torch.int64) and not self.options.dtypes:
+            return
+        few = pick(samples, self.limit(FORMS))
+        for sample in few:
+            self.forms(sample, dtype)
+        if self.info.supports_out and self.options.wants("out"):
+            for i, sample in enumerate(few):
+                self.out(sample, dtype, strided=i % 2 == 1)
+        if self.options.wants("strided"):
+            for sample in pick(samples, self.limit(STRIDED)):
+                self.strided(sample, dtype)
+
+    # -- one call ------------------------------------------------------------------------
+
+    def describe(self, sample: Any) -> str:
+        parts = [describe(v, self.options.values) for v in (sample.input, *sample.args)]
+        if sample.kwargs:
+            parts.append(describe(sample.kwargs, self.options.values))
+        return f"{self.title}({', '.join(parts)})"
+
+    def copies(self, sample: Any) -> list[tuple[tuple, dict]] | None:
+        """The arguments, translated for PyTorch (fresh copies) and for the package."""
+        both = ((sample.input, *sample.args), sample.kwargs)
+        try:
+            return [p.translate(both, {}) for p in (TORCH, self.package)]
+        except Unconvertible as error:
+            self.report.skip(str(error))
+            return None
+
+    def form(
+        self, kind: str, fn: Any, sample: Any, dtype: Any, whole: bool = False, same: bool = False
+    ) -> None:
+        """One form of the operation on one sample; with `same`, it must return its first input."""
+        if not self.options.wants(kind) or (pair := self.copies(sample)) is None:
+            return
+        theirs, mine = pair
+        want = outcome(TORCH, TORCH.translate(fn), *theirs)
+        if isinstance(want, Raised) and (whole or isinstance(want.error, NotImplementedError)):
+            self.report.skip("PyTorch raises")
+            return
+        if any(t.layout != torch.strided for t in leaves(want)):
+            self.report.skip("the result has a sparse layout")
+            return
+        got = outcome(self.package, self.package.translate(fn), *mine)
+        text = self.verdict(want, got)
+        if text is None and same and not isinstance(want, Raised):
+            text = None if got is mine[0][0] else "did not return its first argument"
+        if text is None:
+            after = difference(theirs, mine, self.package, self.factor, self.compare_values)
+            text = after and f"arguments after the call: {after}"
+        if not self.report.check(kind, dtype, self.describe(sample), text) or not whole:
+            return
+        if not dtype.is_complex and not isinstance(want, Raised):
+            self.memory(sample, dtype, (theirs, want), (mine, got))
+
+    def verdict(self, want: Any, got: Any) -> str | None:
+        """What differs between two outcomes."""
+        if isinstance(want, Raised):
+            expected = self.error_class(type(want.error))
+            short = f"{type(want.error).__name__}: {str(want.error)[:120]}"
+            if not isinstance(got, Raised):
+                return f"no error, PyTorch raises {short}"
+            if not isinstance(got.error, expected):
+                return f"{error_text(got.error)}, PyTorch raises {short}"
+            return None
+        if isinstance(got, Raised):
+            return error_text(got.error)
+        return difference(want, got, self.package, self.factor, self.compare_values)
+
+    def error_class(self, cls: type) -> type:
+        """The exception class that stands for one of PyTorch's."""
+        if cls.__module__.startswith("torch"):
+            found = self.package.find(f"linalg.{cls.__name__.lstrip('_')}")
+            return found if isinstance(found, type) else RuntimeError
+        return RuntimeError if cls is NotImplementedError else cls
+
+    def memory(self, sample: Any, dtype: Any, theirs: tuple, mine: tuple) -> None:
+        """Results that are views in PyTorch share memory with the same input here, others do not."""
+        if not self.options.wants("memory"):
+            return
+        inputs, outputs = leaves(theirs[0]), leaves(theirs[1])
+        own_inputs, own_outputs = self.tensors(mine[0]), self.tensors(mine[1])
+        for i, (want, got) in enumerate(zip(outputs, own_outputs, strict=True)):
+            if not want.numel() or want.layout != torch.strided:
+                continue
+            shares = [storage_of(want) == storage_of(t) for t in inputs]
+            at = self.package.memory(got)
+            own = [at == self.package.memory(t) for t in own_inputs]
+            text = None
+            if any(shares) and not any(own):
+                text = f"result {i} is a copy, PyTorch's is a view of its input"
+            elif any(own) and not any(shares):
+                text = f"result {i} shares memory with its input, PyTorch's is a copy"
+            self.report.check("memory", dtype, self.describe(sample), text)
+
+    def tensors(self, value: Any) -> list:
+        """The tensors of the package under test inside nested containers, in order."""
+        if self.package.is_tensor(value):
+            return [value]
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, list | tuple):
+            return [t for v in value for t in self.tensors(v)]
+        return []
+
+    # -- the other forms -----------------------------------------------------------------
+
+    def forms(self, sample: Any, dtype: Any) -> None:
+        """Method, in-place method, operator and in-place operator."""
+        info = self.info
+        if not isinstance(sample.input, torch.Tensor):
+            return
+        if info.method_variant is not None and info.method_variant is not info.op:
+            self.form("method", info.method_variant, sample, dtype)
+        if info.operator_variant is not None and not sample.kwargs and len(sample.args) < 2:
+            self.form("operator", info.operator_variant, sample, dtype)
+        if info.inplace_variant is not None:
+            self.form("inplace", info.inplace_variant, sample, dtype, same=True)
+        if info.inplace_operator_variant is not None and not sample.kwargs:
+            self.form("inplace", info.inplace_operator_variant, sample, dtype, same=True)
+
+    def strided(self, sample: Any, dtype: Any) -> None:
+        """The function on the same values in non-contiguous memory."""
+        try:
+            sample = sample.noncontiguous()
+        except Exception:
+            self.report.skip("no non-contiguous form")
+            return
+        self.form("strided", self.info.op, sample, dtype)
+
+    def out(self, sample: Any, dtype: Any, strided: bool) -> None:
+        """out=: the tensors given are returned and hold the result, contiguous or not."""
+        if "out" in sample.kwargs or (pair := self.copies(sample)) is None:
+            return
+        (args, kwargs), (own_args, own_kwargs) = pair
+        op = TORCH.translate(self.info.op)
+        want = outcome(TORCH, op, args, kwargs)
+        if isinstance(want, Raised) or not leaves(want):
+            return
+        spare = [_garbage(t, strided) for t in leaves(want)]
+        out = spare[0] if isinstance(want, torch.Tensor) else tuple(spare)
+        try:
+            own = self.package.translate(out)
+        except Unconvertible:
+            return
+        returned = outcome(TORCH, op, args, {**kwargs, "out": out})
+        if not all(a is b for a, b in zip(leaves(returned), spare, strict=False)):
+            return  # it raised
+        got = outcome(self.package, self.fn, own_args, {**own_kwargs, "out": own})
+        text = self.verdict(returned, got)
+        text = text or difference(out, own, self.package, self.factor, self.compare_values)
+        if text is None:
+            pairs = zip(self.tensors(own), self.tensors(got), strict=False)
+            text = None if all(a is b for a, b in pairs) else "did not return the tensors of out="
+        self.report.check("out", dtype, f"{self.describe(sample)} out={describe(out)}", text)
+
+    def aliases(self) -> None:
+        """Every alias exists, as function and as methods, and gives the same on one sample."""
+        for alias in self.info.aliases:
+            name = alias.name.removeprefix("torch.")
+            for path in (name, f"Tensor.{name}", f"Tensor.{name}_"):
+                if lookup(torch, path) is not None:
+                    text = None if self.package.find(path) is not None else "no such name"
+                    self.report.check("alias", None, path, text)
+            dtype = torch.float32 if torch.float32 in self.info.dtypes else torch.int64
+            if self.package.find(name) is not None and dtype in self.info.dtypes:
+                for sample in pick(self.samples(dtype), 1):
+                    self.form("alias", lookup(torch, name), sample, dtype)
+
+    # -- errors and gradients ------------------------------------------------------------
+
+    def errors(self) -> None:
+        """Error inputs raise the same type; other words are counted apart."""
+        if self.info.error_inputs_func is None:
+            return
+        torch.manual_seed(0)
+        for case in self.info.error_inputs("cpu"):
+            pair = self.copies(case.sample_input)
+            if pair is None or not isinstance(outcome(TORCH, self.info.op, *pair[0]), Raised):
+                continue
+            sample = self.describe(case.sample_input)
+            got = outcome(self.package, self.fn, *pair[1])
+            check_error(self.report, self.error_class, case, sample, got)
+
+    def gradients(self) -> None:
+        """First gradients in float64 and float32, second ones in float64."""
+        plans = (
+            ("grad", torch.float64, GRADS, False),
+            ("grad", torch.float32, 2, False),
+            ("gradgrad", torch.float64, SECOND, True),
+        )
+        for kind, dtype, count, second in plans:
+            if second and not self.info.supports_gradgrad:
+                continue
+            named = not self.options.dtypes or dtype in self.options.dtypes
+            if not named or not self.options.wants(kind) or dtype not in self.info.backward_dtypes:
+                continue
+            for i, sample in enumerate(pick(self.samples(dtype, True), self.limit(count))):
+                if i % 3 == 1 and not second:
+                    sample = _strided_leaves(sample)
+                check_gradients(self, kind, sample, dtype, second)
+
+
+def check_error(report: Report, error_class: Callable, case: Any, sample: str, got: Any) -> None:
+    """One error input: the type must fit, the words are counted where they differ."""
+    import re
+
+    types = case.error_type if isinstance(case.error_type, tuple) else (case.error_type,)
+    names = "/".join(t.__name__ for t in types)
+    if not isinstance(got, Raised):
+        text = f"no error, PyTorch raises {names}: {case.error_regex[:120]}"
+    elif not isinstance(got.error, tuple(error_class(t) for t in types)):
+        text = f"{error_text(got.error)}, PyTorch raises {names}: {case.error_regex[:120]}"
+    else:
+        text = None
+    if report.check("error", None, sample, text) and not re.search(
+        case.error_regex, str(got.error), re.DOTALL
+    ):
+        words = f"{error_text(got.error)}, PyTorch's words: {case.error_regex[:160]}"
+        from .report import Failure
+
+        report.messages.append(Failure("message", "", sample, words))
+
+
+def _strided_leaves(sample: Any) -> Any:
+    """The sample in non-contiguous memory, gradients still required of the same tensors."""
+    try:
+        return sample.noncontiguous()
+    except Exception:
+        return sample
+
+
+def _garbage(like: torch.Tensor, strided: bool) -> torch.Tensor:
+    """A tensor of the same shape and dtype, holding other values, contiguous or not."""
+    if strided and like.ndim:
+        wide = torch.empty((*like.shape[:-1], like.shape[-1] * 2), dtype=like.dtype)
+        return wide.fill_(True if like.dtype == torch.bool else 77)[..., ::2]
+    return torch.full(like.shape, True if like.dtype == torch.bool else 77, dtype=like.dtype)

@@ -1,0 +1,149 @@
+"""What is in scope now, and the known differences from PyTorch, each with its reason.
+
+A name in scope that is absent fails. A name of PyTorch's lists that is not in scope counts as
+absent where gpunn does not have it, and is tested like any other where it has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+#: Names (or patterns) of PyTorch's op_db, by group.
+OPERATIONS = {
+    "creation": """
+        arange linspace logspace eye empty empty_like full full_like ones ones_like zeros
+        zeros_like rand_like randn randn_like randint randint_like new_empty new_full new_ones
+        new_zeros scalar_tensor normal bernoulli multinomial uniform exponential tril_indices
+        triu_indices
+        """,
+    "casts": "bfloat16 bool byte char double float half int long short to",
+    "elementwise": """
+        abs acos acosh add addcdiv addcmul asin asinh atan atan2 atanh bitwise_* ceil clamp
+        clamp_max clamp_min copysign cos cosh deg2rad digamma div eq erf erfc erfinv exp exp2
+        expm1 floor floor_divide float_power fmax fmin fmod frac gcd ge gt heaviside hypot
+        isclose isfinite isinf isnan isneginf isposinf isreal lcm ldexp le lerp lgamma log log10
+        log1p log2 logaddexp logaddexp2 logical_* logit lt maximum minimum mul nan_to_num ne neg
+        nextafter polygamma positive pow rad2deg reciprocal remainder round rsqrt rsub sgn
+        sigmoid sign signbit sin sinc sinh sqrt square sub tan tanh true_divide trunc where
+        xlogy special.entr special.ndtr special.xlog1py __r*__
+        """,
+    "reductions": """
+        all amax amin aminmax any argmax argmin count_nonzero cummax cummin cumprod cumsum dist
+        kthvalue logcumsumexp logsumexp max mean median min mode nanmean nanmedian nanquantile
+        nansum norm prod quantile std std_mean sum var var_mean
+        """,
+    "shape": """
+        T H mT mH as_strided atleast_1d atleast_2d atleast_3d block_diag broadcast_shapes
+        broadcast_tensors broadcast_to cartesian_prod cat chunk clone column_stack combinations
+        constant_pad_nd contiguous dsplit dstack expand expand_as fill flatten flip fliplr flipud
+        hsplit hstack item meshgrid movedim narrow permute ravel repeat repeat_interleave reshape
+        reshape_as resize_ resize_as_ roll rot90 select split split_with_sizes squeeze stack t
+        tensor_split tile transpose unbind unflatten unfold unsqueeze view view_as vsplit vstack
+        zero_
+        """,
+    "indexing": """
+        __getitem__ argsort argwhere bincount bucketize diag diag_embed diagflat diagonal
+        diagonal_scatter diff gather histc index_add index_copy index_fill index_put index_reduce
+        index_select isin masked_fill masked_scatter masked_select msort nonzero put scatter
+        scatter_add scatter_reduce searchsorted select_scatter slice_scatter sort take
+        take_along_dim topk trace tril triu unique unique_consecutive
+        """,
+    "comparison": "allclose equal",
+    "linear algebra": """
+        addbmm addmm addmv addr baddbmm bmm cdist cholesky cholesky_inverse cholesky_solve cross
+        dot einsum inner kron logdet matmul mm mv outer pinverse qr svd tensordot vdot
+        linalg.cholesky linalg.cholesky_ex linalg.cond linalg.cross linalg.det linalg.diagonal
+        linalg.eigh linalg.eigvalsh linalg.inv linalg.inv_ex linalg.lstsq linalg.matrix_norm
+        linalg.matrix_power linalg.matrix_rank linalg.multi_dot linalg.norm linalg.pinv linalg.qr
+        linalg.slogdet linalg.solve linalg.solve_triangular linalg.svd linalg.svdvals
+        linalg.vecdot linalg.vector_norm
+        """,
+    "nn.functional": """
+        softmax log_softmax
+        nn.functional.avg_pool2d nn.functional.bilinear nn.functional.binary_cross_entropy
+        nn.functional.binary_cross_entropy_with_logits nn.functional.conv1d nn.functional.conv2d
+        nn.functional.conv3d nn.functional.cross_entropy nn.functional.dropout
+        nn.functional.embedding nn.functional.embedding_bag nn.functional.linear
+        nn.functional.max_pool2d nn.functional.mse_loss nn.functional.nll_loss
+        nn.functional.normalize nn.functional.one_hot nn.functional.pad nn.functional.relu
+        """,
+}
+
+MODULES = """
+    Linear Bilinear LazyLinear Embedding EmbeddingBag Conv1d Conv2d Conv3d MaxPool2d AvgPool2d
+    ReLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
+    BCEWithLogitsLoss Identity Flatten Unflatten
+    """
+
+OPTIMIZERS = "SGD Adam AdamW Adagrad Adadelta Adamax NAdam RAdam RMSprop Rprop ASGD LBFGS"
+
+SCHEDULERS = """
+    LambdaLR MultiplicativeLR StepLR MultiStepLR ConstantLR LinearLR ExponentialLR SequentialLR
+    PolynomialLR CosineAnnealingLR ChainedScheduler ReduceLROnPlateau CyclicLR
+    CosineAnnealingWarmRestarts OneCycleLR
+    """
+
+#: Operations whose values are not compared, only shapes, dtypes and structure.
+VALUES_DIFFER = {
+    "empty": "uninitialised memory",
+    "empty_like": "uninitialised memory",
+    "empty_permuted": "uninitialised memory",
+    "empty_strided": "uninitialised memory",
+    "new_empty": "uninitialised memory",
+    "new_empty_strided": "uninitialised memory",
+    "resize_": "uninitialised memory",
+    "resize_as_": "uninitialised memory",
+}
+
+#: Multiples of the usual tolerance (compare.py): long sums, or ill-conditioned samples.
+TOLERANCE_FACTOR: dict[str, float] = {}
+
+#: Operations where the bare result is unique only up to a sign or a rotation: values and
+#: gradients are compared after the sample's own output_process_fn_grad.
+UP_TO_SIGN = {"svd", "linalg.svd", "linalg.eigh", "qr", "linalg.qr", "linalg.eig"}
+
+#: Left out everywhere: dtype -> patterns of operations, with the reason.
+DTYPES_OUT: dict[str, tuple[str, str]] = {}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A real difference: the patterns that say which failures it covers, and why it is."""
+
+    name: str
+    reason: str
+    kind: str = "*"
+    dtype: str = "*"
+    text: str = ""
+
+    def covers(self, name: str, failure: Any) -> bool:
+        return (
+            fnmatchcase(name, self.name)
+            and fnmatchcase(failure.kind, self.kind)
+            and fnmatchcase(failure.dtype, self.dtype)
+            and re.search(self.text, f"{failure.sample} {failure.text}") is not None
+        )
+
+
+KNOWN: list[Known] = []
+
+
+def known(name: str, failure: Any) -> Known | None:
+    """The known difference that covers a failure, or None."""
+    return next((k for k in KNOWN if k.covers(name, failure)), None)
+
+
+def operations(names: Iterable[str]) -> set[str]:
+    """Those of the names of op_db that are in scope."""
+    patterns = [p for text in OPERATIONS.values() for p in text.split()]
+    return {n for n in names if any(fnmatchcase(n, p) for p in patterns)}
+
+
+def out_of_scope(name: str, dtype: Any) -> bool:
+    """Whether a dtype is left out for an operation."""
+    patterns = DTYPES_OUT.get(str(dtype).removeprefix("torch."), ("", ""))[0].split()
+    return any(fnmatchcase(name, p) for p in patterns)
