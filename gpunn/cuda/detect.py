@@ -107,10 +107,10 @@ def _start() -> Any:
         if found.case != "ok":
             raise RuntimeError(found.message)
         if _cupy is None:
-            from gpunn import tensor
             from gpunn.cuda import memory
+            from gpunn.tensor import ARRAY_TYPES
 
-            tensor.ARRAY_TYPES.add(found.cupy.ndarray)
+            ARRAY_TYPES.add(found.cupy.ndarray)
             memory.install(found.cupy)
             _cupy = found.cupy
     return _cupy

@@ -9,7 +9,7 @@ from typing import Any
 from gpunn.cuda.detect import is_initialized
 from gpunn.cuda.devices import current_device, device_count, index_of
 from gpunn.device import Device
-from gpunn.random import Generator, default_for
+from gpunn.generator import Generator, default_for
 from gpunn.tensor import Tensor
 
 
