@@ -71,6 +71,7 @@ from gpunn.random import (  # noqa: E402
     seed,
     set_rng_state,
 )
+from gpunn.storage import UntypedStorage  # noqa: E402
 from gpunn.tensor import Size, Tensor  # noqa: E402
 
 __version__ = "0.1.0"
