@@ -15,6 +15,7 @@ from gpunn import autograd, cuda, nn, random  # noqa: E402
 from gpunn.autograd import (  # noqa: E402
     enable_grad,
     inference_mode,
+    is_anomaly_enabled,
     is_grad_enabled,
     is_inference_mode_enabled,
     no_grad,

@@ -3,6 +3,7 @@
 from gpunn.autograd.function import Function, FunctionCtx, once_differentiable
 from gpunn.autograd.graph import (
     Node,
+    NodeOfSeveral,
     adopt,
     check_inplace,
     mode,
@@ -20,6 +21,7 @@ from gpunn.autograd.modes import (
     detect_anomaly,
     enable_grad,
     inference_mode,
+    is_anomaly_enabled,
     is_grad_enabled,
     is_inference_mode_enabled,
     no_grad,
@@ -30,8 +32,8 @@ from gpunn.autograd.walk import backward, grad
 from gpunn.tensor import Tensor as Variable
 
 __all__ = [
-    "Function", "FunctionCtx", "Node", "Variable", "adopt", "backward", "check_inplace",
-    "detect_anomaly", "enable_grad", "grad", "inference_mode", "is_grad_enabled",
+    "Function", "FunctionCtx", "Node", "NodeOfSeveral", "Variable", "adopt", "backward", "check_inplace",
+    "detect_anomaly", "enable_grad", "grad", "inference_mode", "is_anomaly_enabled", "is_grad_enabled",
     "is_inference_mode_enabled", "mode", "namespace", "needs", "no_grad", "once_differentiable",
     "result", "results", "set_detect_anomaly", "set_grad_enabled", "touch", "unbroadcast",
     "vertex", "view", "vjp",

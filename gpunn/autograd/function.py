@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from gpunn.autograd.graph import Node, Output, mode, vertex
+from gpunn.autograd.graph import Node, NodeOfSeveral, Output, mode, vertex
 from gpunn.autograd.hooks import to_grad
 from gpunn.autograd.modes import no_grad
 from gpunn.tensor import Tensor, wrap
@@ -153,8 +153,10 @@ def _record(cls: type[Function], ctx: FunctionCtx, args: Any, made: Any, device:
     skip = {id(t) for t in ctx._non_differentiable}
     dirty = {id(t) for t in ctx._dirty}
     parents = tuple(vertex(a) if isinstance(a, Tensor) else None for a in args)
-    node = Node(_function_vjp(cls, len(args)), parents, (), device)
-    node.outputs = len(outputs)
+    kind = Node if len(outputs) == 1 else NodeOfSeveral
+    node = kind(_function_vjp(cls, len(args)), parents, (), device)
+    if len(outputs) > 1:
+        node.outputs = len(outputs)  # type: ignore[misc]
     inputs = {id(a) for a in args}
     for i, out in enumerate(outputs):
         if not isinstance(out, Tensor) or id(out) in skip or out.dtype.category < 2:

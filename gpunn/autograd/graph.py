@@ -25,24 +25,33 @@ from typing import Any
 from gpunn.device import Device
 from gpunn.tensor import ARRAY_TYPES, Tensor, extra, root, wrap
 
+_new = object.__new__
 _clock = itertools.count(1).__next__
 
 
 class _Mode(threading.local):
     grad = True
     inference = False
-    anomaly = False
+
+
+class _Anomaly:
+    on = False
 
 
 mode = _Mode()
+anomaly = _Anomaly()
+
+
+def _stack() -> list[str]:
+    """The lines of code that lead to a recording, without ours."""
+    return traceback.format_stack(sys._getframe(3))
 
 
 class Node:
     """One recorded operation. Attributes for users: `name()`, `next_functions`, hooks."""
 
-    __slots__ = (
-        "seq", "vjp", "parents", "saved", "device", "hooks", "trace", "outputs", "__weakref__",
-    )  # fmt: skip
+    __slots__ = ("seq", "vjp", "parents", "saved", "device", "hooks", "__weakref__")
+    outputs = 1
 
     def __init__(self, vjp: Any, parents: tuple[Any, ...], saved: tuple[Any, ...], device: Device):
         self.seq = _clock()
@@ -50,9 +59,7 @@ class Node:
         self.parents = parents
         self.saved = saved
         self.device = device
-        self.hooks: Any = None
-        self.outputs = 1
-        self.trace = traceback.format_stack(sys._getframe(2)) if mode.anomaly else None
+        self.hooks: dict[str, Any] | None = {"trace": _stack()} if anomaly.on else None
 
     def name(self) -> str:
         """PyTorch's name of the operation: "AddBackward0"."""
@@ -69,6 +76,12 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<{self.name()} object at {id(self):#x}>"
+
+
+class NodeOfSeveral(Node):
+    """A recorded operation with several outputs."""
+
+    __slots__ = ("outputs",)
 
 
 class Output:
@@ -151,15 +164,21 @@ def result(
     saved: tuple[Any, ...] = (),
 ) -> Tensor:
     """Wraps a raw array on `like`'s device; records a Node when a parent needs a gradient."""
-    if type(array) not in ARRAY_TYPES:
-        array = like.device.xp.asarray(array)
-    out = wrap(array, like.device)
-    if mode.grad:
-        for p in parents:
-            if p is not None and p._requires_grad:
-                out._requires_grad = True
-                out.node = Node(vjp, tuple(map(vertex, parents)), saved, like.device)
-                break
+    device = like.device
+    out = _new(Tensor)
+    out.array = array if type(array) in ARRAY_TYPES else device.xp.asarray(array)
+    out.device = device
+    out._grad = out._base = out._extra = None
+    for p in parents:
+        if p is not None and p._requires_grad and mode.grad:
+            places = tuple(
+                [None if p is None or not p._requires_grad else p.node or p for p in parents]
+            )
+            out._requires_grad = True
+            out.node = Node(vjp, places, saved, device)
+            return out
+    out._requires_grad = False
+    out.node = None
     return out
 
 
@@ -175,7 +194,7 @@ def results(
     arrived. Only the first `differentiable` outputs (all, without it) belong to the graph."""
     outs = [result(a, like) for a in arrays]
     if mode.grad and any(p is not None and p._requires_grad for p in parents):
-        node = Node(vjp, tuple(map(vertex, parents)), saved, like.device)
+        node = NodeOfSeveral(vjp, tuple(map(vertex, parents)), saved, like.device)
         node.outputs = len(outs) if differentiable is None else differentiable
         for i, out in enumerate(outs[: node.outputs]):
             out._requires_grad = True
@@ -280,7 +299,8 @@ def check_saved(node: Node) -> None:
 
 def recorded_at(node: Node) -> str:
     """Where the node was recorded, for an error; empty without anomaly detection."""
-    return "\nRecorded at:\n" + "".join(node.trace) if node.trace else ""
+    trace = (node.hooks or {}).get("trace")
+    return "\nRecorded at:\n" + "".join(trace) if trace else ""
 
 
 def check_inplace(target: Tensor) -> None:

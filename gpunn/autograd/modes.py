@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from gpunn.autograd.graph import mode
+from gpunn.autograd.graph import anomaly, mode
 
 
 class _Switch:
@@ -156,28 +156,44 @@ def is_inference_mode_enabled() -> bool:
     return mode.inference
 
 
-class set_detect_anomaly(_Switch):  # noqa: N801
+class set_detect_anomaly:  # noqa: N801
     """Anomaly detection on or off: each recorded operation remembers its line of code, and a
     gradient that is NaN raises RuntimeError naming that line. Slow; for debugging.
 
     Source: https://docs.pytorch.org/docs/stable/autograd.html#anomaly-detection
+
+    >>> with gpunn.autograd.set_detect_anomaly(True):
+    ...     gpunn.is_anomaly_enabled()
+    True
     """
 
     def __init__(self, mode: bool, check_nan: bool = True):
-        super().__init__(anomaly=bool(mode))
-        super().__enter__()
+        self._before = anomaly.on
+        anomaly.on = bool(mode)
 
-    def __enter__(self) -> Any:
-        return self
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        anomaly.on = self._before
 
 
-class detect_anomaly(_Switch):  # noqa: N801
+class detect_anomaly(set_detect_anomaly):  # noqa: N801
     """A context in which anomaly detection is on: see `set_detect_anomaly`."""
 
     def __init__(self, check_nan: bool = True):
-        super().__init__(anomaly=True)
+        super().__init__(True)
+        anomaly.on = self._before
         warnings.warn(
             "Anomaly Detection has been enabled. This mode will increase the runtime and should "
             "only be enabled for debugging.",
             stacklevel=2,
         )
+
+    def __enter__(self) -> None:
+        anomaly.on = True
+
+
+def is_anomaly_enabled() -> bool:
+    """Whether anomaly detection is on."""
+    return anomaly.on

@@ -8,10 +8,9 @@ from heapq import heappop, heappush
 from typing import Any
 
 from gpunn.autograd.graph import (
-    Node, Output, _stamps, check_saved, mode, namespace, recorded_at, touch, vertex,
+    Node, Output, _stamps, anomaly, check_saved, mode, namespace, recorded_at, touch, vertex,
 )  # fmt: skip
 from gpunn.autograd.hooks import run_after_hooks, run_hooks, run_node_hooks, to_grad
-from gpunn.autograd.modes import set_grad_enabled
 from gpunn.autograd.second import differentiable_vjp
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
@@ -20,6 +19,9 @@ FREED = ("freed",)
 
 class _Walk:
     """One backward pass. Gradients are raw arrays, or Tensors when a graph is created."""
+
+    __slots__ = ("retain", "create", "heap", "pending", "captured", "targets", "through", "uses",
+                 "sums", "roots")  # fmt: skip
 
     def __init__(self, retain: bool, create: bool):
         self.retain = retain
@@ -38,7 +40,7 @@ class _Walk:
         kind = type(vertex)
         pending = self.pending
         if kind is Node:
-            if not self.leads(vertex):
+            if self.through is not None and not self.leads(vertex):
                 return
             if vertex in pending:
                 pending[vertex] = pending[vertex] + g
@@ -99,40 +101,44 @@ class _Walk:
             leaf._grad = old + to_grad(g, leaf.device)
 
     def run(self) -> None:
-        heap, pending, through = self.heap, self.pending, self.through
-        with set_grad_enabled(self.create):
-            while heap:
-                node = heappop(heap)[1]
-                g = pending.pop(node)
-                if node.hooks is not None:
-                    g = run_node_hooks(node, g, self.create)
-                if through is not None:
-                    self.capture(node, g)
-                    if node not in through:
-                        continue
-                if node.saved is FREED:
-                    raise RuntimeError(FREED_MESSAGE)
-                parents = node.parents
-                gs = self.apply(node, g)
-                del g
-                if node.hooks is not None:
-                    gs = run_after_hooks(node, gs)
-                if not self.retain:
-                    node.saved = FREED
-                if len(parents) == 1:
-                    if gs is not None and parents[0] is not None:
-                        one = gs[0] if type(gs) is tuple else gs
-                        del gs
-                        if one is not None:
-                            self.give(parents[0], one)
-                            del one
+        before = mode.grad
+        mode.grad = self.create
+        try:
+            self.drain()
+        finally:
+            mode.grad = before
+
+    def drain(self) -> None:
+        """Takes vertices from the heap, latest first, until none is left."""
+        heap, pending, through, give = self.heap, self.pending, self.through, self.give
+        while heap:
+            node = heappop(heap)[1]
+            g = pending.pop(node)
+            if node.hooks is not None:
+                g = run_node_hooks(node, g, self.create)
+            if through is not None:
+                self.capture(node, g)
+                if node not in through:
                     continue
-                gs = list(gs)
-                gs.reverse()
-                for p in parents:
-                    one = gs.pop()
-                    if one is not None and p is not None:
-                        self.give(p, one)
+            if node.saved is FREED:
+                raise RuntimeError(FREED_MESSAGE)
+            gs = self.apply(node, g)
+            del g
+            if node.hooks is not None:
+                gs = run_after_hooks(node, gs)
+            if not self.retain:
+                node.saved = FREED
+            if type(gs) is not tuple:
+                gs = (gs,)
+            # popped one by one, so that each gradient has a single owner when it is given on
+            rest = list(gs)
+            del gs
+            rest.reverse()
+            for parent in node.parents:
+                one = rest.pop()
+                if one is not None and parent is not None:
+                    give(parent, one)
+            one = None
         for leaf in list(self.sums):
             self.finish_leaf(leaf)
 
@@ -160,7 +166,7 @@ class _Walk:
             gs = function(g, *node.saved, needs=mask)
         else:
             gs = function(g, *node.saved)
-        if mode.anomaly:
+        if anomaly.on:
             _check_finite(node, gs)
         return gs
 

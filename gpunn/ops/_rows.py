@@ -275,10 +275,10 @@ def binary(
     operands) and "y" (the result): "b y?b" saves b always, and y only where b needs a gradient
     (None otherwise). `compares`: the result is bool and has no gradient.
     """
-    keep = [(s[0], s[2:]) for s in saves.split()]
+    save = _saver(saves)
     if vjp is not None:
         codes = {"a": 0, "b": 1, "y": -1}
-        vjp.saves = tuple(codes[k] for k, _ in keep)  # type: ignore[attr-defined]
+        vjp.saves = tuple(codes[s[0]] for s in saves.split())  # type: ignore[attr-defined]
         vjp.node_name = node_name or _camel(name) + "Backward0"  # type: ignore[attr-defined]
     call = _caller(forward, name)
     fast = forward if isinstance(forward, np.ufunc) else None
@@ -325,11 +325,7 @@ def binary(
             place_a = (input.node or input) if a.shape == shape else adapt(input, shape)
         if other is not None and other._requires_grad:
             place_b = (other.node or other) if b.shape == shape else adapt(other, shape)
-        saved: Any = ()
-        if keep:
-            values = {"a": a, "b": b, "y": y}
-            wanted = {"a": place_a, "b": place_b, "": True}
-            saved = tuple(values[k] if wanted[when] is not None else None for k, when in keep)
+        saved = () if save is None else save(a, b, y, place_a, place_b)
         t._requires_grad = True
         t.node = Node(vjp, (place_a, place_b), saved, t.device)
 
@@ -360,6 +356,21 @@ def binary(
     types = "bool result" if compares else "the operands' common dtype"
     document(op, name, summary, example, shapes, types)
     return op
+
+
+def _saver(spec: str) -> Any:
+    """save(a, b, y, place_a, place_b) -> saved arrays, as `binary` describes `saves`."""
+    if not spec:
+        return None
+    if spec == "a?b b?a":
+        return lambda a, b, y, pa, pb: (None if pb is None else a, None if pa is None else b)
+    keep = [(s[0], s[2:]) for s in spec.split()]
+
+    def save(a: Any, b: Any, y: Any, pa: Any, pb: Any) -> tuple[Any, ...]:
+        values, wanted = {"a": a, "b": b, "y": y}, {"a": pa, "b": pb, "": True}
+        return tuple(values[k] if wanted[when] is not None else None for k, when in keep)
+
+    return save
 
 
 _PLAIN: set[type] = {Tensor}  # Tensor and the package's own subclasses without other behaviour

@@ -98,6 +98,8 @@ def sum_array(x: Any, axes: Any = None, keepdim: bool = False) -> Any:
         return x.sum(axis=axes, dtype=np.int64, keepdims=keepdim)
     if half(x.dtype):
         return np.asarray(x.sum(axis=axes, dtype=F32, keepdims=keepdim)).astype(x.dtype)
+    if type(x) is np.ndarray:
+        return np.add.reduce(x, axis=axes, keepdims=keepdim)  # x.sum without its Python wrapper
     return x.sum(axis=axes, keepdims=keepdim)
 
 
@@ -133,7 +135,7 @@ def mean(
     if half(x.dtype):
         y = np.asarray(x.sum(axis=axes, dtype=F32, keepdims=keepdim) / count).astype(x.dtype)
     else:
-        y = x.sum(axis=axes, keepdims=keepdim) / x.dtype.type(count)
+        y = sum_array(x, axes, keepdim) / x.dtype.type(count)
     made = result(y, input, _mean_vjp, (input,), (x.shape, axes, keepdim, count))
     return made if out is None else write_out(out, made, "mean")
 
