@@ -108,25 +108,30 @@ def _as_complex(draw: Callable[..., Any], shape: Shape, dtype: np.dtype, *args: 
     return draw((*shape, 2), real, *args).view(dtype).reshape(shape)
 
 
-def fill(array: Any, draw: Callable[..., Any], *args: Any, device: Device = CPU) -> None:
-    """Fills `array` in place with `draw(shape, dtype, *args)`, in the order of its memory.
+def like(
+    array: Any, draw: Callable[..., Any], *args: Any, dtype: Any = None, device: Device = CPU
+) -> Any:
+    """`draw(array.shape, dtype, *args)` with the elements in the order of the array's memory.
 
-    That order, and the other algorithm that `normal` has for a strided array, are PyTorch's.
+    That order, and the other algorithm that `normal` has for what is not contiguous, are
+    PyTorch's for filling a tensor in place and for `rand_like`. `dtype` is the array's by default;
+    arrays among `args` broadcast to its shape.
 
-    >>> a = np.empty((2, 2), np.float32)
-    >>> gpunn.random.fill(a.T, gpunn.random.uniform, gpunn.Generator().manual_seed(0))
-    >>> a.round(4).tolist()
-    [[0.4962999999523163, 0.7681999802589417], [0.08850000053644180, 0.13200000137090683]]
+    >>> a = np.zeros((2, 2), np.float32, order="F")
+    >>> gpunn.draw.like(a, gpunn.draw.uniform, gpunn.Generator().manual_seed(0)).round(2)
+    array([[0.5 , 0.09],
+           [0.77, 0.13]], dtype=float32)
     """
     order = sorted(range(array.ndim), key=lambda d: -abs(array.strides[d]))
-    target = array.transpose(order)
     args = tuple(
         device.xp.broadcast_to(a, array.shape).transpose(order) if hasattr(a, "shape") else a
         for a in args
     )
     if draw is normal and not array.flags.c_contiguous:
         draw = functools.partial(normal, contiguous=False)
-    target[...] = draw(target.shape, array.dtype, *args, device=device)
+    shape = tuple(array.shape[d] for d in order)
+    drawn = draw(shape, array.dtype if dtype is None else dtype, *args, device=device)
+    return drawn.transpose(sorted(range(array.ndim), key=order.__getitem__))
 
 
 def uniform(
@@ -142,7 +147,7 @@ def uniform(
 
     NotImplementedError for another dtype, RuntimeError for bounds that are none.
 
-    >>> gpunn.random.uniform((2,), np.float64, gpunn.Generator(), 1, 1).tolist()
+    >>> gpunn.draw.uniform((2,), np.float64, gpunn.Generator(), 1, 1).tolist()
     [1.0, 1.0]
     """
     dtype = np.dtype(dtype)
@@ -206,7 +211,7 @@ def normal(
     float64 whose second number is kept for the next call. RuntimeError for a negative `std`,
     NotImplementedError for another dtype.
 
-    >>> gpunn.random.normal((3,), np.float32, std=0).tolist()
+    >>> gpunn.draw.normal((3,), np.float32, std=0).tolist()
     [0.0, 0.0, 0.0]
     """
     dtype = np.dtype(dtype)
@@ -228,9 +233,8 @@ def normal(
 
 
 def _scaled(numbers: Any, mean: float, std: float) -> Any:
-    if std != 1:
+    if std != 1 or mean != 0:
         numbers *= std
-    if mean != 0:
         numbers += mean
     return numbers
 
@@ -302,7 +306,7 @@ def log_normal(
 ) -> Any:
     """exp of normal(mean, std) numbers. RuntimeError unless std > 0.
 
-    >>> bool((gpunn.random.log_normal((3,), np.float32) > 0).all())
+    >>> bool((gpunn.draw.log_normal((3,), np.float32) > 0).all())
     True
     """
     dtype = np.dtype(dtype)
@@ -324,7 +328,7 @@ def exponential(
 ) -> Any:
     """Numbers of the exponential distribution of rate `lambd` > 0.
 
-    >>> bool((gpunn.random.exponential((3,), np.float32, lambd=2.0) >= 0).all())
+    >>> bool((gpunn.draw.exponential((3,), np.float32, lambd=2.0) >= 0).all())
     True
     """
     dtype = np.dtype(dtype)
@@ -347,7 +351,7 @@ def cauchy(
 ) -> Any:
     """Numbers of the Cauchy distribution of width `sigma` > 0.
 
-    >>> gpunn.random.cauchy((3,), np.float32).shape
+    >>> gpunn.draw.cauchy((3,), np.float32).shape
     (3,)
     """
     dtype = np.dtype(dtype)

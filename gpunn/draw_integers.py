@@ -44,7 +44,7 @@ def geometric(
 ) -> Any:
     """The number of trials, each successful with probability 0 < p < 1, up to the first success.
 
-    >>> bool((gpunn.random.geometric((3,), np.int64, p=0.5) >= 1).all())
+    >>> bool((gpunn.draw_integers.geometric((3,), np.int64, p=0.5) >= 1).all())
     True
     """
     dtype = np.dtype(dtype)
@@ -77,7 +77,7 @@ def bernoulli(
     A number and a float64 array compare with 53 random bits, a narrower array with 24.
     RuntimeError for a `p` outside of [0, 1], NotImplementedError for a dtype without it.
 
-    >>> gpunn.random.bernoulli((3,), np.int64, p=1.0).tolist()
+    >>> gpunn.draw_integers.bernoulli((3,), np.int64, p=1.0).tolist()
     [1, 1, 1]
     """
     dtype = np.dtype(dtype)
@@ -120,8 +120,8 @@ def randint(
     too, all from 0 (for int64 and floating dtypes 64 bits are drawn). RuntimeError for bounds
     that are none or that the dtype cannot hold.
 
-    >>> gpunn.random.randint((3,), np.int64, gpunn.Generator().manual_seed(0), 0, 10).tolist()
-    [4, 9, 3]
+    >>> gpunn.draw_integers.randint((3,), np.int64, None, 7, 8).tolist()
+    [7, 7, 7]
     """
     dtype = np.dtype(dtype)
     if low is None:
@@ -216,8 +216,8 @@ def randperm(
 ) -> Any:
     """The integers 0 to n - 1 in random order. RuntimeError for n that is negative or too large.
 
-    >>> gpunn.random.randperm(5, np.int64, gpunn.Generator().manual_seed(0)).tolist()
-    [4, 1, 2, 0, 3]
+    >>> gpunn.draw_integers.randperm(5, np.int64, gpunn.Generator().manual_seed(0)).tolist()
+    [4, 0, 1, 3, 2]
     """
     dtype = np.dtype(dtype)
     if n < 0:
@@ -303,7 +303,7 @@ def multinomial(
     Returns int64 (num_samples,) or (rows, num_samples). RuntimeError for weights that are
     negative, not finite or all zero, and for more samples than weights without `replacement`.
 
-    >>> gpunn.random.multinomial(np.array([0.0, 1.0]), 3, replacement=True).tolist()
+    >>> gpunn.draw_integers.multinomial(np.array([0.0, 1.0]), 3, replacement=True).tolist()
     [1, 1, 1]
     """
     _check_weights(p, num_samples, replacement)

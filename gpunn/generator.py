@@ -127,7 +127,7 @@ def philox4x32(counter: Any, key: int, xp: Any = np) -> Any:
     `counter`: uint64 (n, 2), the low and high half of n counters. `key`: 64 bits. Returns uint32
     (n, 4). Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
 
-    >>> [hex(w) for w in gpunn.random.philox4x32(np.zeros((1, 2), np.uint64), 0)[0].tolist()]
+    >>> [hex(w) for w in gpunn.generator.philox4x32(np.zeros((1, 2), np.uint64), 0)[0].tolist()]
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
     low = np.uint64(_U32)
@@ -215,14 +215,13 @@ class Generator:
         >>> g = gpunn.Generator()
         >>> state, first = g.get_state(), gpunn.rand(3, generator=g)
         >>> g.set_state(state)
-        >>> gpunn.equal(first, gpunn.rand(3, generator=g))
+        >>> first.tolist() == gpunn.rand(3, generator=g).tolist()
         True
         """
-        if isinstance(new_state, Tensor):
-            new_state = to_host(new_state.array)
-        elif not hasattr(new_state, "__array__"):
-            raise TypeError(f"expected a torch.ByteTensor, but got {type(new_state).__name__}")
-        data = np.ascontiguousarray(new_state)
+        state: Any = to_host(new_state.array) if isinstance(new_state, Tensor) else new_state
+        if not hasattr(state, "__array__"):
+            raise TypeError(f"expected a torch.ByteTensor, but got {type(state).__name__}")
+        data = np.ascontiguousarray(state)
         if data.dtype != np.uint8:
             raise TypeError(f"RNG state must be a torch.ByteTensor, got dtype {data.dtype}")
         with self.lock:
@@ -287,6 +286,8 @@ def pick(generator: Generator | None, device: Device) -> Generator:
     """`generator`, or the default one of `device`. RuntimeError where it is of another device."""
     if generator is None:
         return default_for(device)
+    if not isinstance(generator, Generator):
+        raise TypeError(f"generator must be a gpunn.Generator, not {type(generator).__name__}")
     if generator.device is not device and (generator.is_philox or device.type != "cpu"):
         raise RuntimeError(
             f"Expected a '{device}' device type for generator but found '{generator.device}'"

@@ -104,7 +104,7 @@ def test_float_spare_survives():
 def test_bad_states(torch):
     zeros = np.zeros(5056, np.uint8)
     for generator, tensor in ((Generator(), wrap), (torch.Generator(), torch.from_numpy)):
-        with pytest.raises(RuntimeError, match="size 5056 but found the input RNG state size .* 10"):
+        with pytest.raises(RuntimeError, match="size 5056 but found the input RNG state"):
             generator.set_state(tensor(zeros[:10]))
         with pytest.raises(RuntimeError, match="Invalid mt19937 state"):
             generator.set_state(tensor(zeros))
