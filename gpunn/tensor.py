@@ -293,7 +293,7 @@ class Tensor:
     def __repr__(self, *, tensor_contents: str | None = None) -> str:
         from gpunn.printing import tensor_repr
 
-        return tensor_repr(self)
+        return tensor_repr(self, tensor_contents)
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.array.ndim == 0 else object.__format__(self, spec)

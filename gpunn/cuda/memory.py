@@ -106,9 +106,9 @@ def _out_of_memory(size: int) -> OutOfMemoryError:
     used, kept = _pool.used_bytes(), _pool.total_bytes()
     tensors = "".join(f"\n  {line}" for line in _largest_tensors(index))
     return OutOfMemoryError(
-        f"CUDA out of memory. Tried to allocate {_human(size)}. GPU {index} has a total capacity "
-        f"of {_human(total)} of which {_human(free)} is free. {_human(used)} is in use by "
-        f"arrays of this process and {_human(kept - used)} is reserved but unused. "
+        f"CUDA out of memory. Tried to allocate {human(size)}. GPU {index} has a total capacity "
+        f"of {human(total)} of which {human(free)} is free. {human(used)} is in use by "
+        f"arrays of this process and {human(kept - used)} is reserved but unused. "
         f"Largest live tensors:{tensors or ' none'}\n"
         f"A smaller batch, gpunn.no_grad() for evaluation and gpunn.utils.checkpoint need less. "
         f"To go on in a notebook: delete tensors, then gpunn.cuda.empty_cache().",
@@ -135,12 +135,13 @@ def _largest_tensors(index: int, count: int = 5) -> list[str]:
         groups[kind] = groups.get(kind, 0) + 1
     largest = sorted(groups.items(), key=lambda item: item[0][0] * item[1], reverse=True)
     return [
-        f"{number} x {shape} {dtype}: {_human(number * nbytes)}"
+        f"{number} x {shape} {dtype}: {human(number * nbytes)}"
         for (nbytes, shape, dtype), number in largest[:count]
     ]
 
 
-def _human(size: float) -> str:
+def human(size: float) -> str:
+    """A number of bytes for people: "30.00 MiB"."""
     for unit in ("bytes", "KiB", "MiB"):
         if abs(size) < 1024:
             return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.2f} {unit}"
@@ -280,9 +281,9 @@ def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
     rows = [("in use by arrays", "allocated"), ("held by the pool", "reserved")]
     lines = [f"CUDA memory of cuda:{index}", f"{'':24}{'now':>14}{'peak':>14}"]
     for title, name in rows:
-        now, peak = (_human(stats[f"{name}_bytes.all.{when}"]) for when in ("current", "peak"))
+        now, peak = (human(stats[f"{name}_bytes.all.{when}"]) for when in ("current", "peak"))
         lines.append(f"{title:24}{now:>14}{peak:>14}")
-    lines.append(f"{'free on the device':24}{_human(free):>14}{'of ' + _human(total):>14}")
+    lines.append(f"{'free on the device':24}{human(free):>14}{'of ' + human(total):>14}")
     if not abbreviated:
         lines += ["largest live tensors", *(f"  {line}" for line in _largest_tensors(index))]
     return "\n".join(lines)

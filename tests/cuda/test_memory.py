@@ -215,7 +215,7 @@ def test_summary(cupy):
     assert "cuda:0" in text and "3.00 MiB" in text and "of 64.00 MiB" in text
     assert f"1 x ({3 * MIB},) torch.uint8: 3.00 MiB" in text
     assert "torch.uint8" not in cuda.memory_summary(abbreviated=True) and x.numel()
-    assert memory._human(5) == "5 bytes" and memory._human(3 << 30) == "3.00 GiB"
+    assert memory.human(5) == "5 bytes" and memory.human(3 << 30) == "3.00 GiB"
 
 
 @pytest.mark.gpu
