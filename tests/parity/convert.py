@@ -226,6 +226,16 @@ class Package:
     def is_tensor(self, value: Any) -> bool:
         return isinstance(value, self.module.Tensor)
 
+    def tensors(self, value: Any) -> list:
+        """The package's tensors inside nested containers, in order."""
+        if self.is_tensor(value):
+            return [value]
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, list | tuple):
+            return [t for v in value for t in self.tensors(v)]
+        return []
+
     def to_torch(self, value: Any) -> torch.Tensor:
         """A tensor of the package under test as a plain PyTorch tensor (a copy)."""
         array = value.array
@@ -261,9 +271,12 @@ class Itself(Package):
         return storage_of(value)
 
 
+TORCH = Itself("torch")
+
+
 def package(name: str) -> Package:
     """The package under test by name."""
-    return Itself(name) if name == "torch" else Package(name)
+    return TORCH if name == "torch" else Package(name)
 
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype:
@@ -303,7 +316,7 @@ def _describe_tensor(t: torch.Tensor, values: bool) -> str:
     letter = {"complex": "c", "bfloat": "bf", "float": "f", "int": "i", "uint": "u", "bool": "b"}
     name = str(t.dtype).removeprefix("torch.")
     stem = name.rstrip("0123456789")
-    text = f"{letter.get(stem, stem)}{name[len(stem):]}[{','.join(map(str, t.shape))}]"
+    text = f"{letter.get(stem, stem)}{name[len(stem) :]}[{','.join(map(str, t.shape))}]"
     if t.layout == torch.strided and not t.is_contiguous():
         text += f"/strides{tuple(t.stride())}"
     if t.requires_grad:
@@ -313,17 +326,6 @@ def _describe_tensor(t: torch.Tensor, values: bool) -> str:
     return text
 
 
-def leaves(value: Any) -> list[torch.Tensor]:
-    """The PyTorch tensors inside nested lists, tuples and dicts, in order."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [t for v in value for t in leaves(v)]
-    return []
-
-
 def elements(value: Any) -> int:
     """The number of elements of all tensors of a sample."""
-    return sum(math.prod(t.shape) for t in leaves(value))
+    return sum(math.prod(t.shape) for t in TORCH.tensors(value))

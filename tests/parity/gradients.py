@@ -7,10 +7,8 @@ from typing import Any
 import torch
 
 from .compare import values_difference
-from .convert import Itself, Package, Unconvertible, leaves
+from .convert import TORCH, Package, Unconvertible
 from .report import error_text
-
-TORCH = Itself("torch")
 
 
 class Walk:
@@ -20,12 +18,12 @@ class Walk:
         self.package = package
         both = package.translate(((sample.input, *sample.args), sample.kwargs))
         (args, kwargs) = both
-        self.inputs = [t for t in _unique(_tensors(package, both)) if t.requires_grad]
+        self.inputs = [t for t in _unique(package.tensors(both)) if t.requires_grad]
         package.module.manual_seed(7)
         op = package.translate(check.info.op)
         wrapper = package.translate(check.info.gradcheck_wrapper)
         process = package.translate(sample.output_process_fn_grad)
-        self.all = _tensors(package, process(wrapper(op, *args, **kwargs)))
+        self.all = package.tensors(process(wrapper(op, *args, **kwargs)))
         self.outputs = [t for t in self.all if t.requires_grad]
 
     def first(self, cotangents: list) -> list:
@@ -57,7 +55,6 @@ def check_gradients(check: Any, kind: str, sample: Any, dtype: torch.dtype, seco
         return
     if not theirs.inputs or not theirs.outputs:
         return
-    # Drawn once more than needed nowhere: the same numbers go to both packages.
     torch.manual_seed(1)
     cotangents = [torch.randn_like(t) for t in theirs.outputs]
     directions = [torch.randn_like(t) for t in theirs.inputs] if second else []
@@ -107,23 +104,11 @@ def gradient_difference(want: Any, got: Any, package: Package, factor: float) ->
         other = got if want is None else want
         if other is None or not other.detach().any():
             return None
-        return f"{'none' if got is None else 'one'}, PyTorch has {'none' if want is None else 'one'}"
+        return "none, PyTorch has one" if got is None else "there is one, PyTorch has none"
     want = want.detach().resolve_conj().resolve_neg()
     if (want.dtype, want.shape) != (got.dtype, got.shape):
         return f"{got.dtype} {tuple(got.shape)}, PyTorch {want.dtype} {tuple(want.shape)}"
     return values_difference(want, got, factor)
-
-
-def _tensors(package: Package, value: Any) -> list:
-    if package.name == "torch":
-        return leaves(value)
-    if package.is_tensor(value):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [t for v in value for t in _tensors(package, v)]
-    return []
 
 
 def _unique(tensors: list) -> list:

@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from . import scope
+from .calls import Raised, check_error, outcome, signature_difference, verdict
 from .compare import difference
 from .convert import (
-    Itself,
+    TORCH,
     Missing,
     Package,
     Unconvertible,
     describe,
     elements,
-    leaves,
     lookup,
+    path_of,
     storage_of,
 )
 from .gradients import check_gradients
 from .report import ABSENT, MISSING, Report, error_text, timed
 
-TORCH = Itself("torch")
 DTYPES = {  # dtype -> how many samples of it, at most
     torch.float32: 24,
     torch.float64: 8,
@@ -57,22 +57,6 @@ class Options:
 
     def wants(self, kind: str) -> bool:
         return not self.kinds or kind in self.kinds
-
-
-class Raised:
-    """An exception as the outcome of a call."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
-def outcome(package: Package, fn: Callable, args: tuple, kwargs: dict) -> Any:
-    """What a call returns, or Raised; the generators of both packages are seeded before."""
-    try:
-        package.module.manual_seed(7)
-        return fn(*args, **kwargs)
-    except Exception as error:
-        return Raised(error)
 
 
 def pick(samples: Iterable, count: int | None) -> list:
@@ -130,7 +114,8 @@ class OpCheck:
         for dtype in dtypes:
             if dtype in self.info.dtypes and not scope.out_of_scope(self.info.name, dtype):
                 self.run_dtype(dtype)
-        for kind, run in (("alias", self.aliases), ("error", self.errors)):
+        kinds = (("signature", self.signature), ("alias", self.aliases), ("error", self.errors))
+        for kind, run in kinds:
             if self.options.wants(kind):
                 run()
         if self.info.supports_autograd:
@@ -196,7 +181,7 @@ class OpCheck:
         if isinstance(want, Raised) and (whole or isinstance(want.error, NotImplementedError)):
             self.report.skip("PyTorch raises")
             return
-        if any(t.layout != torch.strided for t in leaves(want)):
+        if any(t.layout != torch.strided for t in TORCH.tensors(want)):
             self.report.skip("the result has a sparse layout")
             return
         got = outcome(self.package, self.package.translate(fn), *mine)
@@ -213,31 +198,14 @@ class OpCheck:
 
     def verdict(self, want: Any, got: Any) -> str | None:
         """What differs between two outcomes."""
-        if isinstance(want, Raised):
-            expected = self.error_class(type(want.error))
-            short = f"{type(want.error).__name__}: {str(want.error)[:120]}"
-            if not isinstance(got, Raised):
-                return f"no error, PyTorch raises {short}"
-            if not isinstance(got.error, expected):
-                return f"{error_text(got.error)}, PyTorch raises {short}"
-            return None
-        if isinstance(got, Raised):
-            return error_text(got.error)
-        return difference(want, got, self.package, self.factor, self.compare_values)
-
-    def error_class(self, cls: type) -> type:
-        """The exception class that stands for one of PyTorch's."""
-        if cls.__module__.startswith("torch"):
-            found = self.package.find(f"linalg.{cls.__name__.lstrip('_')}")
-            return found if isinstance(found, type) else RuntimeError
-        return RuntimeError if cls is NotImplementedError else cls
+        return verdict(want, got, self.package, self.factor, self.compare_values)
 
     def memory(self, sample: Any, dtype: Any, theirs: tuple, mine: tuple) -> None:
-        """Results that are views in PyTorch share memory with the same input here, others do not."""
+        """A result shares memory with an input exactly where PyTorch's does."""
         if not self.options.wants("memory"):
             return
-        inputs, outputs = leaves(theirs[0]), leaves(theirs[1])
-        own_inputs, own_outputs = self.tensors(mine[0]), self.tensors(mine[1])
+        inputs, outputs = TORCH.tensors(theirs[0]), TORCH.tensors(theirs[1])
+        own_inputs, own_outputs = self.package.tensors(mine[0]), self.package.tensors(mine[1])
         for i, (want, got) in enumerate(zip(outputs, own_outputs, strict=True)):
             if not want.numel() or want.layout != torch.strided:
                 continue
@@ -250,16 +218,6 @@ class OpCheck:
             elif any(own) and not any(shares):
                 text = f"result {i} shares memory with its input, PyTorch's is a copy"
             self.report.check("memory", dtype, self.describe(sample), text)
-
-    def tensors(self, value: Any) -> list:
-        """The tensors of the package under test inside nested containers, in order."""
-        if self.package.is_tensor(value):
-            return [value]
-        if isinstance(value, dict):
-            value = list(value.values())
-        if isinstance(value, list | tuple):
-            return [t for v in value for t in self.tensors(v)]
-        return []
 
     # -- the other forms -----------------------------------------------------------------
 
@@ -293,24 +251,30 @@ class OpCheck:
         (args, kwargs), (own_args, own_kwargs) = pair
         op = TORCH.translate(self.info.op)
         want = outcome(TORCH, op, args, kwargs)
-        if isinstance(want, Raised) or not leaves(want):
+        if isinstance(want, Raised) or not TORCH.tensors(want):
             return
-        spare = [_garbage(t, strided) for t in leaves(want)]
+        spare = [_garbage(t, strided) for t in TORCH.tensors(want)]
         out = spare[0] if isinstance(want, torch.Tensor) else tuple(spare)
         try:
             own = self.package.translate(out)
         except Unconvertible:
             return
         returned = outcome(TORCH, op, args, {**kwargs, "out": out})
-        if not all(a is b for a, b in zip(leaves(returned), spare, strict=False)):
+        if not all(a is b for a, b in zip(TORCH.tensors(returned), spare, strict=False)):
             return  # it raised
         got = outcome(self.package, self.fn, own_args, {**own_kwargs, "out": own})
         text = self.verdict(returned, got)
         text = text or difference(out, own, self.package, self.factor, self.compare_values)
         if text is None:
-            pairs = zip(self.tensors(own), self.tensors(got), strict=False)
+            pairs = zip(self.package.tensors(own), self.package.tensors(got), strict=False)
             text = None if all(a is b for a, b in pairs) else "did not return the tensors of out="
         self.report.check("out", dtype, f"{self.describe(sample)} out={describe(out)}", text)
+
+    def signature(self) -> None:
+        """Names, order and defaults of the parameters, where PyTorch's function has them."""
+        if path_of(self.info.op) is not None:
+            text = signature_difference(self.info.op, self.fn)
+            self.report.check("signature", None, self.title, text)
 
     def aliases(self) -> None:
         """Every alias exists, as function and as methods, and gives the same on one sample."""
@@ -334,11 +298,14 @@ class OpCheck:
         torch.manual_seed(0)
         for case in self.info.error_inputs("cpu"):
             pair = self.copies(case.sample_input)
-            if pair is None or not isinstance(outcome(TORCH, self.info.op, *pair[0]), Raised):
+            if pair is None:
+                continue
+            theirs = outcome(TORCH, self.info.op, *pair[0])
+            if not isinstance(theirs, Raised):
                 continue
             sample = self.describe(case.sample_input)
             got = outcome(self.package, self.fn, *pair[1])
-            check_error(self.report, self.error_class, case, sample, got)
+            check_error(self.report, self.package, case, sample, theirs, got)
 
     def gradients(self) -> None:
         """First gradients in float64 and float32, second ones in float64."""
@@ -357,27 +324,6 @@ class OpCheck:
                 if i % 3 == 1 and not second:
                     sample = _strided_leaves(sample)
                 check_gradients(self, kind, sample, dtype, second)
-
-
-def check_error(report: Report, error_class: Callable, case: Any, sample: str, got: Any) -> None:
-    """One error input: the type must fit, the words are counted where they differ."""
-    import re
-
-    types = case.error_type if isinstance(case.error_type, tuple) else (case.error_type,)
-    names = "/".join(t.__name__ for t in types)
-    if not isinstance(got, Raised):
-        text = f"no error, PyTorch raises {names}: {case.error_regex[:120]}"
-    elif not isinstance(got.error, tuple(error_class(t) for t in types)):
-        text = f"{error_text(got.error)}, PyTorch raises {names}: {case.error_regex[:120]}"
-    else:
-        text = None
-    if report.check("error", None, sample, text) and not re.search(
-        case.error_regex, str(got.error), re.DOTALL
-    ):
-        words = f"{error_text(got.error)}, PyTorch's words: {case.error_regex[:160]}"
-        from .report import Failure
-
-        report.messages.append(Failure("message", "", sample, words))
 
 
 def _strided_leaves(sample: Any) -> Any:

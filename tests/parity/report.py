@@ -11,6 +11,7 @@ from typing import Any
 from . import scope
 
 PASS, FAIL, MISSING, ABSENT, UNTESTED = "pass", "fail", "missing", "absent", "untested"
+STATUSES = (PASS, FAIL, MISSING, ABSENT, UNTESTED)
 
 
 @dataclass
@@ -23,7 +24,10 @@ class Failure:
     text: str
 
     def __str__(self) -> str:
-        return f"[{self.kind}{' ' + self.dtype if self.dtype else ''}] {self.sample}\n    {self.text}"
+        return f"[{self.label()}] {self.sample}\n    {self.text}"
+
+    def label(self) -> str:
+        return f"{self.kind} {self.dtype}".strip()
 
 
 @dataclass
@@ -71,7 +75,7 @@ class Report:
         if self.failures:
             kinds: dict[str, int] = {}
             for f in self.failures:
-                kinds[f"{f.kind} {f.dtype}".strip()] = kinds.get(f"{f.kind} {f.dtype}".strip(), 0) + 1
+                kinds[f.label()] = kinds.get(f.label(), 0) + 1
             text += " (" + ", ".join(f"{k} {n}" for k, n in kinds.items()) + ")"
         return text + (f" ({self.reason})" if self.reason else "") + f", {self.seconds:.1f} s"
 
@@ -109,14 +113,14 @@ def timed(report: Report, body: Callable[[], None]) -> Report:
 
 def table(reports: list[Report]) -> str:
     """The table: how many of each kind pass, fail, are missing or absent, and their names."""
-    lines = ["", "parity with PyTorch", f"{'':<14}{'pass':>6}{'fail':>6}{'missing':>9}{'absent':>8}"]
+    lines = [f"{'parity':<14}{'pass':>6}{'fail':>6}{'missing':>9}{'absent':>8}{'untested':>10}"]
     groups = {"operations": [], "modules": [], "optimizers": [], "lr_schedulers": []}
     for r in reports:
         groups[group_of(r.name)].append(r)
     for label, members in groups.items():
         if members:
-            n = {s: sum(r.status == s for r in members) for s in (PASS, FAIL, MISSING, ABSENT)}
-            lines.append(f"{label:<14}{n[PASS]:>6}{n[FAIL]:>6}{n[MISSING]:>9}{n[ABSENT]:>8}")
+            n = [sum(r.status == s for r in members) for s in STATUSES]
+            lines.append(f"{label:<14}{n[0]:>6}{n[1]:>6}{n[2]:>9}{n[3]:>8}{n[4]:>10}")
     words = sum(len(r.messages) for r in reports)
     known = sum(len(r.known) for r in reports)
     checks = sum(r.checks for r in reports)

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from . import modules, optims
 from .convert import Package, package
 from .ops import Options, check_op
-from .report import Report
+from .report import Report, group_of
 
 TIMEOUT = 240  # seconds for one name: a loop without end must not stop the rest
 
@@ -23,7 +24,7 @@ def operations() -> dict[str, list]:
     from torch.testing._internal.common_methods_invocations import op_db
 
     found: dict[str, list] = {}
-    for info in op_db:
+    for info in op_db:  # one test for all variants of a name
         found.setdefault(info.name, []).append(info)
     return found
 
@@ -43,7 +44,8 @@ def _import_quietly(name: str) -> None:
 
 def names() -> list[str]:
     """All names: operations, nn.Module classes, optim.Classes, lr_scheduler.Classes."""
-    return [*operations()]
+    return [*operations(), *modules.module_infos(), *optims.optimizer_infos(),
+            *optims.scheduler_names()]  # fmt: skip
 
 
 @functools.cache
@@ -54,6 +56,13 @@ def _package(name: str) -> Package:
 def run(name: str, under_test: str = "gpunn", options: Options = Options()) -> Report:
     """Check one name."""
     pkg = _package(under_test)
+    group = group_of(name)
+    if group == "modules":
+        return modules.check_module(name, pkg, options)
+    if group == "optimizers":
+        return optims.check_optimizer(name, pkg, options)
+    if group == "lr_schedulers":
+        return optims.check_scheduler(name, pkg, options)
     return check_op(name, operations()[name], pkg, options)
 
 
