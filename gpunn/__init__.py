@@ -63,15 +63,7 @@ from gpunn.ops.linalg import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
 from gpunn.ops.views import *  # noqa: E402, F403
 from gpunn.printing import get_printoptions, set_printoptions  # noqa: E402
-from gpunn.random import (  # noqa: E402
-    Generator,
-    default_generator,
-    get_rng_state,
-    initial_seed,
-    manual_seed,
-    seed,
-    set_rng_state,
-)
+from gpunn.random import *  # noqa: E402, F403
 from gpunn.storage import UntypedStorage  # noqa: E402
 from gpunn.tensor import Size, Tensor  # noqa: E402
 
