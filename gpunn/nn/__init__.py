@@ -19,3 +19,5 @@ from gpunn.nn.parameter import UninitializedParameter as UninitializedParameter
 from gpunn.nn.shape import Flatten as Flatten
 from gpunn.nn.shape import Identity as Identity
 from gpunn.nn.shape import Unflatten as Unflatten
+
+from gpunn.nn import modules as modules  # isort: skip  (names what is above)

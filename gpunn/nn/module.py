@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from gpunn import autograd, dtypes
+from gpunn.device import Device
 from gpunn.nn.module_hooks import (
     Hooks,
     call_hooked,
@@ -383,6 +384,11 @@ def indent(text: str) -> str:
     return "\n".join([first, *("  " + line if line.strip() else "" for line in rest)])
 
 
+_TO_TYPES: dict[str, Any] = {
+    "device": (str, int, Device), "dtype": dtypes.dtype, "tensor": Tensor, "non_blocking": bool,
+}  # fmt: skip
+
+
 def _parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     """The device, dtype, non_blocking and memory_format that arguments of `to` mean."""
     given = dict(kwargs)
@@ -392,14 +398,18 @@ def _parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, 
     elif args and isinstance(args[0], dtypes.dtype):
         del names[0]
     known = {*names, "device", "dtype", "tensor", "memory_format"}
-    if len(args) > len(names) or not known.issuperset(given) or given.keys() & names[: len(args)]:
+    twice = given.keys() & names[: len(args)]
+    given.update(zip(names, args, strict=False))
+    if len(args) > len(names) or twice or not known.issuperset(given) or not all(
+        value is None or isinstance(value, _TO_TYPES.get(name, object))
+        for name, value in given.items()
+    ):
         got = ", ".join([type(a).__name__ for a in args] + [f"{name}=" for name in kwargs])
         raise TypeError(
             f"to() received an invalid combination of arguments - got ({got}), but expected "
             f"(device, dtype, non_blocking, copy), (dtype, non_blocking, copy) or (tensor, "
             f"non_blocking, copy), with memory_format by name"
         )
-    given.update(zip(names, args, strict=False))
     like = given.get("tensor")
     device, dtype = (
         (given.get("device"), given.get("dtype")) if like is None else (like.device, like.dtype)

@@ -68,6 +68,8 @@ class _Members(MutableMapping[str, Any]):
 
 def _view(role: str) -> Any:
     def read(module: Any) -> _Members:
+        if "_roles" not in module.__dict__:
+            raise _missing(module, f"_{role}s")
         return _Members(module, role)
 
     def replace(module: Any, members: MutableMapping[str, Any]) -> None:
@@ -107,9 +109,13 @@ def _attribute(module: Any, name: str) -> Any:
     return getattr(module, name)
 
 
-def _missing(self: Any, name: str) -> Any:
+def _missing(module: Any, name: str) -> AttributeError:
+    return AttributeError(f"'{type(module).__name__}' object has no attribute '{name}'")
+
+
+def _getattr(self: Any, name: str) -> Any:
     """Module's `__getattr__`, for subclasses whose own calls `super().__getattr__`."""
-    raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+    raise _missing(self, name)
 
 
 class Members:
@@ -126,7 +132,7 @@ class Members:
         # A __getattr__ slows down every method call, so there is one only when a subclass has
         # its own, which will call super()'s.
         if hasattr(cls, "__getattr__"):
-            Members.__getattr__ = _missing  # type: ignore[attr-defined]
+            Members.__getattr__ = _getattr  # type: ignore[attr-defined]
 
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -17,6 +17,14 @@ from gpunn.tensor import Tensor
 __all__ = ["BackwardHook", "RemovableHandle", "unserializable_hook", "warn_if_has_hooks"]
 
 
+def _reference(hooks: Any) -> Callable[[], Any]:
+    """A weak reference where there can be one: a plain dict has none."""
+    try:
+        return weakref.ref(hooks)
+    except TypeError:
+        return lambda: hooks
+
+
 class RemovableHandle:
     """Removes a hook: by `remove()`, or at the end of a `with` block.
 
@@ -35,11 +43,11 @@ class RemovableHandle:
     next_id = 0
 
     def __init__(self, hooks_dict: Any, *, extra_dict: Any = None) -> None:
-        self.hooks_dict_ref: Callable[[], Any] = weakref.ref(hooks_dict)
+        self.hooks_dict_ref = _reference(hooks_dict)
         self.id = RemovableHandle.next_id
         RemovableHandle.next_id += 1
         extras = [extra_dict] if isinstance(extra_dict, dict) else extra_dict or []
-        self.extra_dict_ref = tuple(weakref.ref(extra) for extra in extras)
+        self.extra_dict_ref = tuple(map(_reference, extras))
 
     def remove(self) -> None:
         """Takes the hook out; nothing happens when it is out already."""
@@ -60,9 +68,9 @@ class RemovableHandle:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         hooks, self.id, *extras = state
         # A handle whose module is gone stays dead: nothing else holds the new dictionary.
-        self.hooks_dict_ref = weakref.ref(OrderedDict() if hooks is None else hooks)
+        self.hooks_dict_ref = _reference(OrderedDict() if hooks is None else hooks)
         alive = [extra for extra in (extras[0] if extras else ()) if extra is not None]
-        self.extra_dict_ref = tuple(weakref.ref(extra) for extra in alive)
+        self.extra_dict_ref = tuple(map(_reference, alive))
         RemovableHandle.next_id = max(RemovableHandle.next_id, self.id + 1)
 
 
