@@ -61,6 +61,7 @@ from gpunn.ops.create import *  # noqa: E402, F403
 from gpunn.ops.elementwise import *  # noqa: E402, F403
 from gpunn.ops.linalg import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
+from gpunn.ops.shape import *  # noqa: E402, F403
 from gpunn.ops.views import *  # noqa: E402, F403
 from gpunn.printing import get_printoptions, set_printoptions  # noqa: E402
 from gpunn.random import *  # noqa: E402, F403
