@@ -31,7 +31,7 @@ class _Options:
     sci_mode: bool | None = None
 
 
-_PROFILES = {
+_PROFILES: dict[str, dict[str, Any]] = {
     "default": {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80},
     "short": {"precision": 2, "threshold": 1000, "edgeitems": 2, "linewidth": 80},
     "full": {"precision": 4, "threshold": math.inf, "edgeitems": 3, "linewidth": 80},
@@ -66,8 +66,8 @@ def set_printoptions(
         "edgeitems": edgeitems,
         "linewidth": linewidth,
     }
-    changes = _PROFILES.get(profile, {}) if profile is not None else {}
-    changes = {**changes, **{name: value for name, value in given.items() if value is not None}}
+    chosen = _PROFILES.get(profile, {}) if profile is not None else {}
+    changes = {**chosen, **{name: value for name, value in given.items() if value is not None}}
     for name, value in changes.items():
         setattr(_options, name, value)
     _options.sci_mode = sci_mode

@@ -220,7 +220,7 @@ def _streams(runtime):
 
 
 def make(devices=1, status=0, runtime=12090, version="14.2.0", nvrtc=None, capacity=GIB):
-    """The module `cupy`; `status` is the cudaError_t of every call, `nvrtc` what loading it says."""
+    """The module `cupy`; `status`: of every CUDA call, `nvrtc`: what loading it raises."""
     cupy = types.ModuleType("cupy")
     cupy.__version__ = version
     run = Runtime(devices, status, runtime, capacity)

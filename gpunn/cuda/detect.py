@@ -7,6 +7,7 @@ time: CuPy installed without a driver or without a GPU is an ordinary CPU machin
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.metadata
 import os
 import threading
@@ -138,22 +139,21 @@ if hasattr(os, "register_at_fork"):
 def _look() -> Probe:
     packages = tuple(name for name in _PACKAGES if _is_installed(name))
     driver = _driver_version()
-    devices, cupy = 0, None
+    devices, module = 0, None
     try:
         if len(packages) > 1:
             case = "several"
             reason = _several(packages, driver)
         else:
-            import cupy
-
-            case, reason, devices = _examine(cupy, packages, driver)
+            module = importlib.import_module("cupy")
+            case, reason, devices = _examine(module, packages, driver)
     except ModuleNotFoundError as error:
         absent = error.name == "cupy" and not packages
         case = "absent" if absent else "broken"
         reason = _absent(driver) if absent else _broken(error, packages, driver)
     except Exception as error:  # half an installation fails with anything
         case, reason = "broken", _broken(error, packages, driver)
-    return Probe(case, reason, devices, packages, driver, cupy)
+    return Probe(case, reason, devices, packages, driver, module)
 
 
 def _examine(cupy: Any, packages: tuple[str, ...], driver: int) -> tuple[str, str, int]:

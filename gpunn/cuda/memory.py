@@ -124,7 +124,9 @@ def _largest_tensors(index: int, count: int = 5) -> list[str]:
 
     memories: dict[int, Tensor] = {}  # views share memory: the largest one stands for all
     for t in gc.get_objects():
-        if not isinstance(t, Tensor) or t.device.type != "cuda" or t.device.index != index:
+        if not issubclass(type(t), Tensor):  # isinstance would wake lazy objects of others
+            continue
+        if t.device.type != "cuda" or t.device.index != index:
             continue
         key = id(t.array.data.mem)
         if key not in memories or memories[key].nbytes < t.nbytes:

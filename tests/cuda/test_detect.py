@@ -31,7 +31,7 @@ CASES = {
     ),
     "several": (
         dict(cupy=fake_cupy.make(), packages=("cupy-cuda12x", "cupy-cuda13x")),
-        ["pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install \"gpunn[cuda12]\""],
+        ['pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install "gpunn[cuda12]"'],
     ),
     "broken": (
         dict(packages=("cupy-cuda12x",)),

@@ -76,7 +76,8 @@ def test_peak_is_exact(cupy):
 
 def test_peak_is_kept_for_each_device(cupy):
     _tensor(cupy, 3, index=0), _tensor(cupy, 5, index=1)
-    assert cuda.max_memory_allocated(0) == 3 * MIB and cuda.max_memory_allocated("cuda:1") == 5 * MIB
+    assert cuda.max_memory_allocated(0) == 3 * MIB
+    assert cuda.max_memory_allocated("cuda:1") == 5 * MIB
     cuda.reset_peak_memory_stats(1)
     assert cuda.max_memory_allocated(0) == 3 * MIB and cuda.max_memory_allocated(1) == 0
 
@@ -139,6 +140,18 @@ def test_out_of_memory(cupy):
     assert small and view.numel() and other.numel()
     del caught, error, large, view
     assert _array(cupy, 40).size
+
+
+def test_out_of_memory_leaves_the_objects_of_others_asleep(cupy):
+    class Lazy:
+        @property
+        def __class__(self):
+            raise RuntimeError("woken")
+
+    lazy = Lazy()
+    lazy.cycle = lazy
+    with pytest.raises(cuda.OutOfMemoryError):
+        _array(cupy, 100)
 
 
 def test_garbage_and_ready_blocks_make_room(cupy):
