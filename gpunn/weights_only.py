@@ -130,6 +130,16 @@ def _check(condition: bool, what: str) -> None:
         raise _refuse(f"The file asks for {what}. It is corrupt, or made to do harm.")
 
 
+def _check_keys(keys: Any) -> None:
+    """Hashing follows tuples in tuples without a limit, to the end of the stack: set one."""
+    for key in keys:
+        level, depth, count = [key], 0, 0
+        while level and type(key) in (tuple, frozenset):
+            level = [x for part in level if type(part) in (tuple, frozenset) for x in part]
+            depth, count = depth + 1, count + len(level)
+            _check(depth < 100 and count < 10_000, "a key of deeply nested tuples")
+
+
 # --- what a file may call ---------------------------------------------------------------------
 
 
@@ -217,7 +227,20 @@ def _bytearray(data: Any = b"") -> bytearray:
 
 def _set(items: Any = ()) -> set[Any]:
     _check(type(items) in (list, tuple), f"a set of {type(items).__name__}")
+    _check_keys(items)
     return set(items)
+
+
+def _ordered_dict(items: Any = ()) -> OrderedDict[Any, Any]:
+    _check(type(items) in (list, tuple, dict), f"an OrderedDict of {type(items).__name__}")
+    pairs = [(key, value) for key, value in (items.items() if type(items) is dict else items)]
+    _check_keys(key for key, _ in pairs)
+    return OrderedDict(pairs)
+
+
+def _counter(counts: Any = None) -> Counter[Any]:
+    _check(type(counts) in (dict, type(None)), f"a Counter of {type(counts).__name__}")
+    return Counter(counts)
 
 
 def _frozenset(items: Any = ()) -> frozenset[Any]:
@@ -247,8 +270,8 @@ def _numpy_array(*unused: Any) -> np.ndarray:
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": OrderedDict,
-    "collections.Counter": Counter,
+    "collections.OrderedDict": _ordered_dict,
+    "collections.Counter": _counter,
     "torch.Size": _size,
     "torch.device": _device,
     "torch.nn.parameter.Parameter": _parameter,
@@ -301,7 +324,7 @@ _OPCODES = [
     "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
     "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
     "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET",
-    "FROZENSET", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GLOBAL",
+    "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GLOBAL",
     "STACK_GLOBAL", "BINPERSID",
 ]  # fmt: skip
 _CORRUPT = (UnpicklingError, KeyError, IndexError, AttributeError, TypeError, ValueError,
@@ -420,16 +443,23 @@ class Unpickler(_PythonUnpickler):
     def _load_additems(self) -> None:
         items = self.pop_mark()
         self._only(set)
+        _check_keys(items)
         self.stack[-1].update(items)
+
+    def _load_frozenset(self) -> None:
+        items = self.pop_mark()
+        self.append(_frozenset(items))
 
     def _load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
         self._only(dict, OrderedDict, Counter)
+        _check_keys((key,))
         self.stack[-1][key] = value
 
     def _load_setitems(self) -> None:
         items = self.pop_mark()
         self._only(dict, OrderedDict, Counter)
+        _check_keys(items[::2])
         for key, value in zip(items[::2], items[1::2], strict=True):
             self.stack[-1][key] = value
 
@@ -472,6 +502,7 @@ Unpickler.dispatch.update(
         pickle.APPEND[0]: Unpickler._load_append,
         pickle.APPENDS[0]: Unpickler._load_appends,
         pickle.ADDITEMS[0]: Unpickler._load_additems,
+        pickle.FROZENSET[0]: Unpickler._load_frozenset,
         pickle.SETITEM[0]: Unpickler._load_setitem,
         pickle.SETITEMS[0]: Unpickler._load_setitems,
     }
