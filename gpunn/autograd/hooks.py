@@ -52,12 +52,15 @@ def run_node_hooks(node: Node, g: Any, create: bool) -> Any:
     return gs if several else gs[0]
 
 
-def run_after_hooks(node: Node, gs: Any) -> Any:
-    """The node's own hooks, on the gradients of its inputs."""
+def run_after_hooks(node: Node, gs: Any, g: Any) -> Any:
+    """The node's own hooks, on the gradients of its inputs and of its outputs."""
+    outs = tuple(
+        to_grad(x, node.device) if x is not None else None for x in (g if type(g) is list else [g])
+    )
     for hook in list(node.hooks.get("after", {}).values()):
         flat = gs if type(gs) is tuple else (gs,)
         ts = tuple(to_grad(x, node.device) if x is not None else None for x in flat)
-        new = hook(ts, ())
+        new = hook(ts, outs)
         if new is not None:
             gs = tuple(
                 x.array if isinstance(x, Tensor) and type(old) in ARRAY_TYPES else x

@@ -123,9 +123,9 @@ class _Walk:
             if node.saved is FREED:
                 raise RuntimeError(FREED_MESSAGE)
             gs = self.apply(node, g)
-            del g
             if node.hooks is not None:
-                gs = run_after_hooks(node, gs)
+                gs = run_after_hooks(node, gs, g)
+            del g
             if not self.retain:
                 node.saved = FREED
             if type(gs) is not tuple:
