@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import gpunn
-from gpunn import nn
 
 
 def net(T):
