@@ -225,11 +225,11 @@ def randint(
     >>> gpunn.randint(3, 10, (4,))
     tensor([7, 6, 3, 5])
     """
-    if size is None and hasattr(high, "__len__"):
+    if size is None:
         high, size = None, high
     if high is None:
         low, high = 0, low
-    if size is None or not hasattr(size, "__len__"):
+    if not hasattr(size, "__len__"):
         raise TypeError(
             f"randint(): argument 'size' must be tuple of ints, not {type(size).__name__}"
         )
