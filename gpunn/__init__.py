@@ -62,6 +62,7 @@ from gpunn.ops.elementwise import *  # noqa: E402, F403
 from gpunn.ops.linalg import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
 from gpunn.ops.shape import *  # noqa: E402, F403
+from gpunn.ops.transcend import *  # noqa: E402, F403
 from gpunn.ops.views import *  # noqa: E402, F403
 from gpunn.printing import get_printoptions, set_printoptions  # noqa: E402
 from gpunn.random import *  # noqa: E402, F403
@@ -79,7 +80,7 @@ _ON_FIRST_USE = {
 _FUNCTIONS_ON_FIRST_USE = {
     "save": "gpunn.serialization",
     "load": "gpunn.serialization",
-    "doctor": "gpunn.doctor",
+    "doctor": "gpunn.diagnostics",
     "set_num_threads": "gpunn.threads",
     "get_num_threads": "gpunn.threads",
 }

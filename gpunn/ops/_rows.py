@@ -61,6 +61,11 @@ def as_tensor_like(value: Any, like: Tensor, name: str) -> Tensor:
     )
 
 
+def conjugate(x: Any) -> Any:
+    """The conjugate of an array, Tensor or number; real arrays are not copied."""
+    return x.conjugate() if isinstance(x, NUMBERS) else x.conj()
+
+
 def priority(original: Any) -> int:
     """How much an operand counts in type promotion: see `dtypes.result_of`."""
     if isinstance(original, Tensor):

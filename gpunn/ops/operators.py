@@ -45,7 +45,46 @@ def _install() -> None:
     Tensor.__radd__, Tensor.__rmul__ = e._add, e.mul  # type: ignore[attr-defined]
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(Tensor, f"__{name}__", _guarded(getattr(e, name), name))
+    for name, op in (
+        ("and", e.bitwise_and), ("or", e.bitwise_or), ("xor", e.bitwise_xor),
+        ("lshift", e.bitwise_left_shift), ("rshift", e.bitwise_right_shift),
+    ):  # fmt: skip
+        setattr(Tensor, f"__{name}__", op)
+        setattr(Tensor, f"__r{name}__", _reflected(op))
+        setattr(Tensor, f"__i{name}__", inplace(op, name))
     Tensor.__neg__ = e.neg  # type: ignore[attr-defined]
+    Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
+    Tensor.__invert__ = e.bitwise_not  # type: ignore[attr-defined]
+    Tensor.__bool__ = _truth  # type: ignore[attr-defined]
+    Tensor.__int__ = lambda self: int(self.item())  # type: ignore[attr-defined]
+    Tensor.__float__ = lambda self: float(self.item())  # type: ignore[attr-defined]
+    Tensor.__complex__ = lambda self: complex(self.item())  # type: ignore[attr-defined]
+    Tensor.__index__ = _index  # type: ignore[attr-defined]
+    Tensor.__contains__ = _contains  # type: ignore[attr-defined]
+
+
+def _truth(self: Tensor) -> bool:
+    size = self.array.size
+    if size > 1:
+        raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+    if size == 0:
+        raise RuntimeError("Boolean value of Tensor with no values is ambiguous")
+    return bool(self.array.item())
+
+
+def _index(self: Tensor) -> int:
+    if self.array.size != 1 or self.array.dtype.kind not in "biu":
+        raise TypeError("only integer tensors of a single element can be converted to an index")
+    return int(self.array.item())
+
+
+def _contains(self: Tensor, element: Any) -> bool:
+    if not isinstance(element, (Tensor, *NUMBERS)):
+        raise RuntimeError(
+            f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a "
+            f"{type(element)}."
+        )
+    return bool((self == element).any().item())  # type: ignore[attr-defined]
 
 
 _install()
