@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.metadata
 import os
 import threading
 from typing import Any, NamedTuple
@@ -180,9 +179,11 @@ def _examine(cupy: Any, packages: tuple[str, ...], driver: int) -> tuple[str, st
 
 
 def _is_installed(package: str) -> bool:
+    from importlib import metadata  # slow to import, and few scripts come here
+
     try:
-        importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError:
+        metadata.distribution(package)
+    except metadata.PackageNotFoundError:
         return False
     return True
 

@@ -18,7 +18,7 @@ from gpunn.cuda.devices import current_device, index_of
 from gpunn.cuda.devices import device as enter
 
 _MEMORY_ALLOCATION = 2  # cudaError_t
-_BLOCK = 512  # the pool hands out multiples of this many bytes
+_BLOCK = 512  # the pool rounds sizes up to multiples of this many bytes
 
 
 class OutOfMemoryError(RuntimeError):
@@ -44,20 +44,25 @@ def install(cupy: Any) -> None:
 
 
 def _allocate(size: int) -> Any:
-    block = retry_on_oom(_pool.malloc, size)
-    if size:
-        _count(block.device_id, size)
+    """CuPy's allocator: called for every array, so it does little where all is well."""
+    try:
+        block = _pool.malloc(size)
+    except MemoryError:
+        block = None
+    if block is None:
+        block = _once_more(_pool.malloc, size)
+    index = block.device_id
+    _bounds[index] = bound = _bounds.get(index, 0) + size + _BLOCK
+    if bound > _peaks.get(index, 0):
+        _look_at_peak(index)
     return block
 
 
-def _count(index: int, size: int) -> None:
-    """Keeps the peak. Frees are not seen, so the sum of the allocations since the last look
-    bounds what is in use; only where that passes the peak is the pool asked, which is slow."""
-    bound = _bounds.get(index, 0) + (size + _BLOCK - 1) // _BLOCK * _BLOCK
-    if bound > _peaks.get(index, 0):
-        bound = _pool.used_bytes()
-        _peaks[index] = max(bound, _peaks.get(index, 0))
-    _bounds[index] = bound
+def _look_at_peak(index: int) -> None:
+    """Asks the pool, which is slow. Frees are not seen, but what was allocated since the last
+    look bounds what is in use, so only where that passes the peak can the peak be higher."""
+    _bounds[index] = used = _pool.used_bytes()
+    _peaks[index] = max(used, _peaks.get(index, 0))
 
 
 # --- out of memory ------------------------------------------------------------------------
@@ -73,6 +78,10 @@ def retry_on_oom(allocate: Callable[[int], Any], size: int) -> Any:
     except Exception as error:
         if not _is_oom(error):
             raise
+    return _once_more(allocate, size)
+
+
+def _once_more(allocate: Callable[[int], Any], size: int) -> Any:
     _free_what_can_be()
     try:
         return allocate(size)
