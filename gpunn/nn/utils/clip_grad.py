@@ -1,0 +1,199 @@
+"""Gradients clipped in norm or in value, in place."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from gpunn import dtypes
+from gpunn.autograd import touch
+from gpunn.tensor import Tensor, wrap
+
+__all__ = [
+    "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_",
+    "get_total_norm",
+]  # fmt: skip
+
+CHUNK = 1 << 20  # elements whose powers are summed at a time: bounds memory and rounding error
+Tensors = Tensor | Iterable[Tensor]
+
+
+def clip_grad_norm_(
+    parameters: Tensors,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scales all gradients by one factor so that their norm together is at most `max_norm`.
+
+    Returns the norm that they had, 0-dim. `norm_type` is any order, `math.inf` the largest
+    absolute value. Raises RuntimeError for a norm that is not finite, with `error_if_nonfinite`.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm_.html
+
+    >>> p = gpunn.zeros(2, requires_grad=True)
+    >>> p.grad = gpunn.tensor([3.0, 4.0])
+    >>> nn.utils.clip_grad_norm_([p], max_norm=1.0)
+    tensor(5.)
+    >>> p.grad
+    tensor([0.6000, 0.8000])
+    """
+    if isinstance(parameters, Tensor):
+        parameters = [parameters]
+    else:
+        generator = isinstance(parameters, types.GeneratorType)
+        parameters = list(parameters)
+        if generator and not parameters:
+            warnings.warn(
+                "`parameters` is an empty generator, no gradient clipping will occur.",
+                stacklevel=2,
+            )
+    total = get_total_norm(_grads(parameters), norm_type, error_if_nonfinite, foreach)
+    clip_grads_with_norm_(parameters, max_norm, total, foreach)
+    return total
+
+
+def clip_grad_norm(
+    parameters: Tensors,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """`clip_grad_norm_` under its old name; warns.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_norm.html
+    """
+    warnings.warn(
+        "`nn.utils.clip_grad_norm` is now deprecated in favor of `nn.utils.clip_grad_norm_`.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
+
+
+def get_total_norm(
+    tensors: Tensors,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """The norm of all elements of several tensors together, 0-dim, on the device of the first.
+
+    Half precision is summed in float32. Raises RuntimeError for a norm that is not finite, with
+    `error_if_nonfinite`.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.get_total_norm.html
+
+    >>> nn.utils.get_total_norm([gpunn.tensor([3.0]), gpunn.tensor([4.0])])
+    tensor(5.)
+    """
+    tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    norm_type = float(norm_type)
+    if not tensors:
+        return wrap(np.zeros((), dtypes.F32))
+    device = tensors[0].device
+    xp = device.xp
+    norms = [_norm(t, norm_type) for t in tensors]
+    if xp is np:
+        total = _norm_of(np, np.array([float(n) for n in norms]), norm_type)
+    else:  # without waiting for the GPU, unless the norms lie on several
+        same = all(t.device is device for t in tensors)
+        total = _norm_of(xp, xp.stack([n if same else xp.asarray(float(n)) for n in norms]), norm_type)
+    if error_if_nonfinite and not xp.isfinite(total):
+        raise RuntimeError(
+            f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, "
+            "so it cannot be clipped. To disable this error and scale the gradients by the "
+            "non-finite norm anyway, set `error_if_nonfinite=False`"
+        )
+    dtype = reduce(dtypes.promote_types, [t.dtype.to_real() for t in tensors])
+    return wrap(xp.asarray(total, dtype=dtype.numpy), device)
+
+
+def clip_grads_with_norm_(
+    parameters: Tensors, max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """Scales all gradients by `max_norm` / `total_norm` where that is less than 1.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grads_with_norm_.html
+
+    >>> p = gpunn.zeros(1, requires_grad=True)
+    >>> p.grad = gpunn.tensor([5.0])
+    >>> nn.utils.clip_grads_with_norm_([p], 1.0, gpunn.tensor(10.0))
+    >>> round(p.grad.item(), 4)
+    0.5
+    """
+    xp, total = total_norm.device.xp, total_norm.array
+    if xp is np:
+        factor = float(max_norm) / (float(total) + 1e-6)
+        if factor >= 1:
+            return
+    else:  # a GPU is not waited for: it multiplies by 1
+        factor = xp.minimum(float(max_norm) / (total.astype(np.float32) + 1e-6), 1.0)
+    for grad in _grads(parameters):
+        here = factor if grad.device is total_norm.device else float(factor)
+        array, xp = grad.array, grad.device.xp
+        wide = dtypes.F64 if array.dtype.char in "dD" else dtypes.F32  # half precision rounds once
+        xp.multiply(array, xp.asarray(here, dtype=wide), out=array, casting="unsafe")
+        touch(grad)
+
+
+def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | None = None) -> None:
+    """Clamps each element of each gradient to [-`clip_value`, `clip_value`].
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.clip_grad_value_.html
+
+    >>> p = gpunn.zeros(2, requires_grad=True)
+    >>> p.grad = gpunn.tensor([-3.0, 0.5])
+    >>> nn.utils.clip_grad_value_([p], 1.0)
+    >>> p.grad
+    tensor([-1.0000,  0.5000])
+    """
+    for grad in _grads(parameters):
+        xp, array = grad.device.xp, grad.array
+        high = array.dtype.type(float(clip_value))
+        xp.minimum(array, high, out=array)
+        xp.maximum(array, -high, out=array)
+        touch(grad)
+
+
+def _grads(parameters: Tensors) -> Iterator[Tensor]:
+    for p in [parameters] if isinstance(parameters, Tensor) else parameters:
+        grad = p._grad
+        if grad is not None:
+            if grad.is_sparse:
+                raise NotImplementedError(
+                    "clipping of sparse gradients is not supported, as in PyTorch. Leave the "
+                    "parameters of Embedding(sparse=True) out."
+                )
+            yield grad
+
+
+def _norm(tensor: Tensor, p: float) -> Any:
+    """The p-norm of one tensor, of half precision in float32."""
+    xp, array = tensor.device.xp, tensor.array.ravel(order="K")
+    if array.dtype.kind == "c":
+        array = array.view(array.real.dtype) if p == 2 else abs(array)
+    if array.dtype.itemsize == 2:
+        array = array.astype(np.float32)
+    if array.size <= CHUNK:
+        return _norm_of(xp, array, p)
+    parts = [_norm_of(xp, array[i : i + CHUNK], p) for i in range(0, array.size, CHUNK)]
+    if p == 0:
+        return sum(parts)
+    return _norm_of(xp, xp.stack(parts).astype(np.float64), p)
+
+
+def _norm_of(xp: Any, x: Any, p: float) -> Any:
+    """The p-norm of a real vector."""
+    if p == 2:
+        return xp.sqrt(x.dot(x))
+    if p == 0:
+        return (x != 0).sum()
+    if abs(p) == np.inf:
+        return xp.max(abs(x), initial=0) if p > 0 else abs(x).min()
+    return (abs(x) ** p).sum() ** (1 / p)

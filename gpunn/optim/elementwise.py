@@ -1,0 +1,251 @@
+"""What the optimizers share whose rule treats every element alike: all but LBFGS and a few more.
+
+A subclass writes its rule as a plain function on arrays, `rule(xp, p, g, *buffers, *numbers)`,
+that changes the parameter `p` and the buffers of its state in place. Here is all the rest: the
+walk over the parameters, weight decay, half precision, complex numbers, and going through large
+arrays in blocks, so that the passes of a rule find their operands in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from gpunn import autograd, dtypes
+from gpunn.autograd import touch
+from gpunn.optim.optimizer import Optimizer
+from gpunn.tensor import Tensor, wrap
+
+Rule = Callable[..., None]
+BLOCK = 1 << 17  # bytes of one array in a block: five such fit a core's second-level cache
+GPU_BLOCK = 1 << 28  # on a GPU blocks only bound the memory of the temporaries
+
+
+class Elementwise(Optimizer):
+    """Base of the optimizers with an elementwise rule. Subclasses say four things:
+
+    `_new_state` the state of a parameter, `_rule` the rule and the names of the state's buffers
+    that it reads and writes, `_tick` what advances at each step (a count), `_coefficients` the
+    numbers that the rule takes.
+    """
+
+    _scalars: tuple[str, ...] = ("step",)  # 0-dim tensors of the state
+    _instead_of_sparse = ""  # the end of the error message
+
+    def _new_state(self, group: dict[str, Any], p: Tensor) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _rule(self, group: dict[str, Any]) -> tuple[Rule, tuple[str, ...]]:
+        raise NotImplementedError
+
+    def _coefficients(self, group: dict[str, Any], *ticks: Any) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def _tick(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> tuple[Any, ...]:
+        """The number of this step, counted from 1."""
+        count = state["step"].array
+        t = float(count) + 1.0
+        count.fill(t)
+        return (t,)
+
+    def _accept_sparse(self, group: dict[str, Any], grad: Any) -> Any:
+        """The gradient to use for a sparse one: itself, or a dense one."""
+        raise RuntimeError(
+            f"{type(self).__name__} does not support sparse gradients{self._instead_of_sparse}"
+        )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group: a dictionary with "params" and the options that differ from the defaults."""
+        option = {**self.defaults, **param_group}.get
+        if option("fused") and option("differentiable"):
+            raise RuntimeError("`fused` does not support `differentiable`")
+        if option("fused") and option("foreach"):
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for values in self.state.values():  # old checkpoints have plain numbers
+            for name in self._scalars:
+                if name in values and not isinstance(values[name], Tensor):
+                    values[name] = scalar(values[name])
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Updates all parameters that have a gradient; returns the closure's loss.
+
+        >>> p = gpunn.ones(1, requires_grad=True)
+        >>> optimizer = gpunn.optim.SGD([p], lr=0.5)
+        >>> p.backward()
+        >>> optimizer.step()
+        >>> p
+        tensor([0.5000], requires_grad=True)
+        """
+        loss = self._evaluate(closure)
+        for group in self.param_groups:
+            if group.get("differentiable"):
+                self._record_group(group)
+            else:
+                self._step_group(group)
+        return loss
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        rule, names = self._rule(group)
+        rule = with_decay(rule, group)
+        known: Any = None
+        numbers: Any = None
+        for p in group["params"]:
+            grad = p._grad
+            if grad is None:
+                continue
+            if grad.is_sparse:
+                grad = self._accept_sparse(group, grad)
+            state = self.state.get(p) or self._start(group, p)
+            ticks = self._tick(group, p, state)
+            array, xp = p.array, p.device.xp
+            if (ticks, xp, array.dtype) != known:
+                known = ticks, xp, array.dtype
+                numbers = constants(xp, array.dtype, self._coefficients(group, *ticks))
+            buffers = [state[name].array for name in names]
+            if grad.is_sparse:
+                run_on_rows(rule, xp, array, grad, buffers, numbers)
+            else:
+                run(rule, xp, [array, grad.array, *buffers], numbers)
+            touch(p)
+
+    def _record_group(self, group: dict[str, Any]) -> None:
+        """The step as recorded operations (`differentiable=True`): gradients flow through it."""
+        rule, names = self._rule(group)
+        with autograd.enable_grad():
+            rule = with_decay(rule, group)
+            for p in group["params"]:
+                if p._grad is None:
+                    continue
+                state = self.state.get(p) or self._start(group, p)
+                numbers = self._coefficients(group, *self._tick(group, p, state))
+                new, *buffers = [x.clone() for x in (p, *[state[name] for name in names])]
+                rule(autograd.namespace(p), new, p._grad, *buffers, *numbers)
+                state.update(zip(names, buffers, strict=True))
+                p.copy_(new)
+
+    def _start(self, group: dict[str, Any], p: Tensor) -> dict[str, Any]:
+        """The state of a parameter that has none yet; an empty one is not kept."""
+        state = self._new_state(group, p)
+        if state:
+            self.state[p] = state
+        return state
+
+
+def with_decay(rule: Rule, group: dict[str, Any]) -> Rule:
+    """The rule after what precedes all rules: the sign of the gradient, and weight decay.
+
+    Plain weight decay λ is the gradient of ½λ‖θ‖² added to g; decoupled weight decay shrinks θ
+    by the factor 1 - γλ itself.
+    """
+    maximize = group["maximize"]
+    decay = number(group, "weight_decay") if "weight_decay" in group else 0
+    decoupled = group.get("decoupled_weight_decay", False)
+    if not maximize and isinstance(decay, (int, float)) and decay == 0:
+        return rule
+    keep = 1 - number(group, "lr") * decay if decoupled else 1
+
+    def decayed(xp: Any, p: Any, g: Any, *rest: Any) -> None:
+        if maximize:
+            g = -g
+        if decoupled:
+            p *= keep
+        else:
+            g = g + p * decay
+        rule(xp, p, g, *rest)
+
+    return decayed
+
+
+def run(rule: Rule, xp: Any, arrays: list[Any], numbers: list[Any]) -> None:
+    """Applies the rule to a parameter, its gradient and its buffers, all of one shape, in place."""
+    p = arrays[0]
+    block = BLOCK if xp is np else GPU_BLOCK
+    if p.nbytes <= block:
+        apply(rule, xp, arrays, numbers)
+        return
+    for parts in blocks(arrays, block):
+        apply(rule, xp, parts, numbers)
+
+
+def apply(rule: Rule, xp: Any, arrays: list[Any], numbers: list[Any]) -> None:
+    """Calls the rule: with complex numbers as pairs of real ones, half precision as float32."""
+    kind = arrays[0].dtype.char
+    if kind == "f" or kind == "d":
+        rule(xp, *arrays, *numbers)
+        return
+    work = [as_real(xp, a) for a in arrays]
+    rule(xp, *work, *numbers)
+    for i, (array, done) in enumerate(zip(arrays, work, strict=True)):
+        if i != 1:  # all but the gradient
+            array[...] = done.view(array.dtype).reshape(array.shape) if kind in "FD" else done
+
+
+def run_on_rows(
+    rule: Rule, xp: Any, p: Any, grad: Any, buffers: list[Any], numbers: list[Any]
+) -> None:
+    """Applies the rule to the rows that a sparse gradient has; the others stay as they are."""
+    grad = grad.coalesce()  # each row once
+    index, g = tuple(grad.indices().array), grad.values().array
+    if g.size == 0:
+        return
+    rows = [a[index] for a in (p, *buffers)]
+    run(rule, xp, [rows[0], g, *rows[1:]], numbers)
+    for array, row in zip((p, *buffers), rows, strict=True):
+        array[index] = row
+
+
+def blocks(arrays: list[Any], nbytes: int) -> Iterator[list[Any]]:
+    """Views that together cover the arrays: runs of elements, or of rows where memory has gaps."""
+    p = arrays[0]
+    rows = max(1, nbytes * len(p) // p.nbytes)
+    if all(a.flags.c_contiguous for a in arrays):
+        arrays = [a.reshape(-1) for a in arrays]
+        rows = nbytes // p.itemsize
+    for i in range(0, len(arrays[0]), rows):
+        yield [a[i : i + rows] for a in arrays]
+
+
+def as_real(xp: Any, array: Any) -> Any:
+    """Complex numbers as pairs of real ones; half precision as float32, to be rounded once."""
+    if array.dtype.kind == "c":
+        return xp.ascontiguousarray(array).reshape(-1).view(array.real.dtype)
+    return array.astype(np.float32)
+
+
+def constants(xp: Any, dtype: Any, values: tuple[Any, ...]) -> list[Any]:
+    """The numbers as the rule takes them. NumPy is twice as fast with 0-dim arrays as with floats."""
+    if xp is not np:
+        return list(values)
+    dtype = dtypes.F64 if dtype.char in "dD" else dtypes.F32
+    return [np.array(value, dtype) for value in values]
+
+
+def number(group: dict[str, Any], name: str) -> Any:
+    """An option, or a pair of them: of a tensor the value, itself where it is to be recorded."""
+    value = group[name]
+    if isinstance(value, tuple):
+        return tuple(number({**group, name: v}, name) for v in value)
+    if isinstance(value, Tensor):
+        return value.reshape(()) if group.get("differentiable") else value.item()  # type: ignore[attr-defined]
+    return value
+
+
+def scalar(value: float) -> Tensor:
+    """A 0-dim float32 tensor (float64 where that is the default dtype): a count of the state."""
+    wide = dtypes.get_default_dtype() is dtypes.float64
+    return wrap(np.array(value, np.float64 if wide else np.float32))
+
+
+def zeros_like(p: Tensor) -> Tensor:
+    """A buffer for the parameter, of its layout."""
+    array, xp = p.array, p.device.xp
+    if array.flags.c_contiguous:  # fresh pages of zeros, cheaper than writing them
+        return wrap(xp.zeros(array.shape, array.dtype), p.device)
+    return wrap(xp.zeros_like(array), p.device)
+
