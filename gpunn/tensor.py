@@ -65,13 +65,14 @@ class Size(tuple):
 class _Extra:
     """What few tensors have: the views of a base, and gradient hooks."""
 
-    __slots__ = ("views", "hooks", "post_hooks", "retains")
+    __slots__ = ("views", "hooks", "post_hooks", "retains", "face_of")
 
     def __init__(self) -> None:
         self.views: list[weakref.ref[Tensor]] = []
         self.hooks: dict[int, Callable[..., Any]] = {}
         self.post_hooks: dict[int, Callable[..., Any]] = {}
         self.retains = False
+        self.face_of: str | None = None  # the Function that returned this input as it was
 
 
 class Tensor:

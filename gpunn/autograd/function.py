@@ -9,7 +9,7 @@ from typing import Any
 from gpunn.autograd.graph import Node, NodeOfSeveral, Output, mode, vertex
 from gpunn.autograd.hooks import to_grad
 from gpunn.autograd.modes import no_grad
-from gpunn.tensor import Tensor, wrap
+from gpunn.tensor import Tensor, extra, wrap
 
 
 class FunctionCtx:
@@ -163,6 +163,7 @@ def _record(cls: type[Function], ctx: FunctionCtx, args: Any, made: Any, device:
             continue
         if id(out) in inputs and id(out) not in dirty:
             outputs[i] = wrap(out.array, out.device)  # an input returned as it is gets a new face
+            extra(outputs[i]).face_of = cls.__name__
     ctx._shapes = [
         (o.array.shape, o.array.dtype, o.device) if isinstance(o, Tensor) else None for o in outputs
     ]

@@ -314,6 +314,12 @@ def check_inplace(target: Tensor) -> None:
             f"{what} that requires grad is being used in an in-place operation. "
             "Use gpunn.no_grad() around it, or the out-of-place form."
         )
+    if base._extra is not None and base._extra.face_of is not None:
+        raise RuntimeError(
+            f"Output of {base._extra.face_of} is a view and is being modified inplace. It is an "
+            "input that a custom Function returned as it was, so the change would bypass the "
+            "Function's backward. Use the out-of-place form, or clone() first."
+        )
 
 
 def adopt(target: Tensor, value: Tensor) -> None:

@@ -518,3 +518,27 @@ def test_the_hook_of_a_dead_module():
     gc.collect()
     with pytest.raises(RuntimeError, match="hook of a dead Module"):
         hook()
+
+
+def test_backward_hooks_forbid_changes_in_place(same_as_torch, error):
+    def scenario(T):
+        class InPlace(T.nn.Module):
+            def forward(self, x):
+                return x.mul_(2)
+
+        def kind(call, *args):
+            found = error(call, *args)
+            return found[0], "is a view and is being modified inplace" in found[1]
+
+        m = InPlace()
+        m.register_full_backward_hook(lambda *args: None)
+        x = T.ones(2, requires_grad=True)
+        inner = kind(m, x * 1)
+        out = scale(T)
+        out.register_full_backward_hook(lambda *args: None)
+        y = out(x)
+        with T.no_grad():
+            allowed = error(y.add_, 1)
+        return inner, kind(out(x).add_, 1), kind(out(x)[:1].add_, 1), allowed
+
+    same_as_torch(scenario)
