@@ -25,6 +25,7 @@ from gpunn.cuda.devices import (
 from gpunn.cuda.memory import (
     OutOfMemoryError,
     empty_cache,
+    ipc_collect,
     max_memory_allocated,
     max_memory_reserved,
     mem_get_info,
@@ -81,6 +82,7 @@ __all__ = [
     "get_rng_state_all",
     "init",
     "initial_seed",
+    "ipc_collect",
     "is_available",
     "is_bf16_supported",
     "is_current_stream_capturing",

@@ -266,6 +266,13 @@ def empty_cache() -> None:
     load().get_default_pinned_memory_pool().free_all_blocks()
 
 
+def ipc_collect() -> None:
+    """Does nothing: gpunn shares no GPU memory between processes. Here for PyTorch's scripts.
+
+    >>> gpunn.cuda.ipc_collect()
+    """
+
+
 def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
     """Limits the pool to a fraction of a device's memory, 0 to 1; ValueError beyond.
 

@@ -37,6 +37,7 @@ def test_numbers_before_cuda_is_used():
         assert cuda.max_memory_allocated() == cuda.memory_reserved() == 0
         cuda.reset_peak_memory_stats()
         cuda.empty_cache()
+        cuda.ipc_collect()
         assert "not been used" in cuda.memory_summary()
         assert not cuda.is_initialized()
 
