@@ -315,12 +315,12 @@ def orthogonal_(tensor: Any, gain: float = 1, generator: Any = None) -> Tensor:
     >>> np.allclose(w @ w.T, np.eye(2), atol=1e-6)
     True
     """
-    from gpunn import linalg
-
     if tensor.ndim < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     if tensor.numel() == 0:
         return tensor
+    from gpunn import linalg
+
     rows = tensor.shape[0]
     columns = tensor.numel() // rows
     drawn = tensor.new_empty((rows, columns)).normal_(0, 1, generator=generator)

@@ -289,8 +289,9 @@ class Module(Members, Hooks, State):
 
         def convert(t: Any) -> Tensor:
             cast = dtype if t.is_floating_point() or t.is_complex() else None
-            layout = {} if memory_format is None else {"memory_format": memory_format}
-            return t.to(device, cast, non_blocking, **(layout if t.dim() in (4, 5) else {}))
+            if memory_format is not None and t.dim() in (4, 5):
+                return t.to(device, cast, non_blocking, memory_format=memory_format)
+            return t.to(device, cast, non_blocking)
 
         return self._apply(convert)
 
