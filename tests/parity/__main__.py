@@ -77,13 +77,11 @@ def main() -> int:
         for report in pool.imap(suite.run_task, work) if jobs > 1 else map(suite.run_task, work):
             reports.append(report)
             if not everything:
-                print(report.text(limit=10_000 if args.verbose else 12), flush=True)
-                for message in report.messages if args.verbose else ():
-                    print(message)
-            elif args.failing and report.status in (FAIL, MISSING):
+                print(report.text(everything=args.verbose), flush=True)
+            elif args.failing and report.status == FAIL:
                 print(report.line(), flush=True)
     if everything or len(reports) > 1:
-        print(table(reports))
+        print(table([r.summary() for r in reports]))
     return int(any(r.status in (FAIL, MISSING) for r in reports))
 
 

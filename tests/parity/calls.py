@@ -84,6 +84,8 @@ def signature_difference(theirs: Callable, mine: Callable) -> str | None:
     anything = any(p.kind == p.VAR_KEYWORD for p in got.values())
     order = [n for n, p in got.items() if p.kind != p.KEYWORD_ONLY]
     for i, p in enumerate(want):
+        if p.kind == p.POSITIONAL_ONLY:
+            continue
         if p.name not in got:
             if anything:
                 continue

@@ -28,6 +28,10 @@ class Unconvertible(Exception):
     """The sample holds something NumPy cannot carry (a sparse layout, complex32, ...)."""
 
 
+class Absent(AttributeError):
+    """The package under test lacks a name that the sample's arguments need."""
+
+
 class Missing:
     """Stands for a name that the package under test does not have; using it says so."""
 
@@ -35,10 +39,10 @@ class Missing:
         self.path = path
 
     def __call__(self, *args, **kwargs):
-        raise AttributeError(f"no {self.path!r} in the package under test")
+        raise Absent(f"no {self.path!r} in the package under test")
 
     def __getattr__(self, name: str):
-        raise AttributeError(f"no {self.path!r} in the package under test")
+        raise Absent(f"no {self.path!r} in the package under test")
 
 
 def lookup(root: Any, path: str) -> Any:
@@ -127,7 +131,10 @@ class Package:
 
     def _constant(self, value: Any) -> Any:
         if isinstance(value, torch.dtype | torch.memory_format | torch.layout):
-            return self.need(str(value).removeprefix("torch."))
+            path = str(value).removeprefix("torch.")
+            if (found := self.find(path)) is None:
+                raise Absent(f"no {path!r} in the package under test")
+            return found
         if isinstance(value, torch.device):
             return self.need("device")(str(value))
         if isinstance(value, torch.Generator):
@@ -185,7 +192,10 @@ class Package:
         copy.__kwdefaults__ = self.translate(fn.__kwdefaults__)
         for name in _global_names(fn.__code__):
             if name in fn.__globals__:
-                scope[name] = self.translate(fn.__globals__[name])
+                try:
+                    scope[name] = self.translate(fn.__globals__[name])
+                except Absent:
+                    scope[name] = Missing(name)
         return copy
 
     # -- tensors -------------------------------------------------------------------------

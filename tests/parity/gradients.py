@@ -14,13 +14,15 @@ from .report import error_text
 class Walk:
     """One sample in one package: its differentiable inputs and outputs."""
 
-    def __init__(self, package: Package, check: Any, sample: Any) -> None:
+    def __init__(self, package: Package, check: Any, sample: Any, inplace: bool) -> None:
         self.package = package
         both = package.translate(((sample.input, *sample.args), sample.kwargs))
         (args, kwargs) = both
         self.inputs = [t for t in _unique(package.tensors(both)) if t.requires_grad]
         package.module.manual_seed(7)
-        op = package.translate(check.info.op)
+        op = package.translate(check.info.inplace_variant if inplace else check.info.op)
+        if inplace:
+            args = (args[0].clone(), *args[1:])
         wrapper = package.translate(check.info.gradcheck_wrapper)
         process = package.translate(sample.output_process_fn_grad)
         self.all = package.tensors(process(wrapper(op, *args, **kwargs)))
@@ -46,7 +48,7 @@ class Walk:
 def check_gradients(check: Any, kind: str, sample: Any, dtype: torch.dtype, second: bool) -> None:
     """Compare the gradients of one sample; `check` is the OpCheck that asks."""
     try:
-        theirs = Walk(TORCH, check, sample)
+        theirs = Walk(TORCH, check, sample, kind == "inplace grad")
     except Unconvertible as error:
         check.report.skip(str(error))
         return
@@ -63,7 +65,11 @@ def check_gradients(check: Any, kind: str, sample: Any, dtype: torch.dtype, seco
     except Exception:
         check.report.skip("PyTorch has no such gradient")
         return
-    text = _compare(check, sample, theirs, want, cotangents, directions, second)
+    try:
+        mine = Walk(check.package, check, sample, kind == "inplace grad")
+        text = _compare(check, mine, theirs, want, cotangents, directions, second)
+    except Exception as error:
+        text = error_text(error)
     check.report.check(kind, dtype, check.describe(sample), text)
 
 
@@ -75,20 +81,13 @@ def _gradients(walk: Walk, cotangents: list, directions: list, second: bool) -> 
 
 
 def _compare(
-    check: Any, sample: Any, theirs: Walk, want: list, cotangents: list, directions: list,
+    check: Any, mine: Walk, theirs: Walk, want: list, cotangents: list, directions: list,
     second: bool,
 ) -> str | None:  # fmt: skip
-    try:
-        mine = Walk(check.package, check, sample)
-        flags = [[t.requires_grad for t in w.all] for w in (mine, theirs)]
-        if flags[0] != flags[1]:
-            return f"requires_grad of the results {flags[0]}, PyTorch {flags[1]}"
-        got = _gradients(mine, cotangents, directions, second)
-    except Unconvertible as error:
-        check.report.skip(str(error))
-        return None
-    except Exception as error:
-        return error_text(error)
+    flags = [[t.requires_grad for t in w.all] for w in (mine, theirs)]
+    if flags[0] != flags[1]:
+        return f"requires_grad of the results {flags[0]}, PyTorch {flags[1]}"
+    got = _gradients(mine, cotangents, directions, second)
     factor = check.factor * (10 if second else 1)
     for i, (w, g) in enumerate(zip(want, got, strict=True)):
         if text := gradient_difference(w, g, check.package, factor):

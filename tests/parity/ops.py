@@ -6,6 +6,7 @@ strided inputs, shared memory of views, first and second gradients, and the erro
 
 from __future__ import annotations
 
+import functools
 import random
 import warnings
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from .calls import Raised, check_error, outcome, signature_difference, verdict
 from .compare import difference
 from .convert import (
     TORCH,
+    Absent,
     Missing,
     Package,
     Unconvertible,
@@ -168,7 +170,9 @@ class OpCheck:
             return [p.translate(both, {}) for p in (TORCH, self.package)]
         except Unconvertible as error:
             self.report.skip(str(error))
-            return None
+        except Absent as error:
+            self.report.check("arguments", None, self.describe(sample), str(error))
+        return None
 
     def form(
         self, kind: str, fn: Any, sample: Any, dtype: Any, whole: bool = False, same: bool = False
@@ -185,20 +189,28 @@ class OpCheck:
             self.report.skip("the result has a sparse layout")
             return
         got = outcome(self.package, self.package.translate(fn), *mine)
-        text = self.verdict(want, got)
+        text = self.verdict(want, got, sample)
         if text is None and same and not isinstance(want, Raised):
             text = None if got is mine[0][0] else "did not return its first argument"
         if text is None:
-            after = difference(theirs, mine, self.package, self.factor, self.compare_values)
-            text = after and f"arguments after the call: {after}"
+            now = TORCH.tensors(theirs), self.package.tensors(mine)
+            after = difference(*now, self.package, self.factor, self.compare_values)
+            text = after and f"tensor arguments after the call: {after}"
         if not self.report.check(kind, dtype, self.describe(sample), text) or not whole:
             return
         if not dtype.is_complex and not isinstance(want, Raised):
             self.memory(sample, dtype, (theirs, want), (mine, got))
 
-    def verdict(self, want: Any, got: Any) -> str | None:
+    def verdict(self, want: Any, got: Any, sample: Any) -> str | None:
         """What differs between two outcomes."""
-        return verdict(want, got, self.package, self.factor, self.compare_values)
+        judge = functools.partial(verdict, package=self.package, factor=self.factor)
+        raised = isinstance(want, Raised) or isinstance(got, Raised)
+        if raised or self.info.name not in scope.UP_TO_SIGN:
+            return judge(want, got, values=self.compare_values)
+        if text := judge(want, got, values=False):
+            return text
+        process = sample.output_process_fn_grad
+        return judge(*(p.translate(process)(r) for p, r in ((TORCH, want), (self.package, got))))
 
     def memory(self, sample: Any, dtype: Any, theirs: tuple, mine: tuple) -> None:
         """A result shares memory with an input exactly where PyTorch's does."""
@@ -263,7 +275,7 @@ class OpCheck:
         if not all(a is b for a, b in zip(TORCH.tensors(returned), spare, strict=False)):
             return  # it raised
         got = outcome(self.package, self.fn, own_args, {**own_kwargs, "out": own})
-        text = self.verdict(returned, got)
+        text = self.verdict(returned, got, sample)
         text = text or difference(out, own, self.package, self.factor, self.compare_values)
         if text is None:
             pairs = zip(self.package.tensors(own), self.package.tensors(got), strict=False)
@@ -312,16 +324,20 @@ class OpCheck:
         plans = (
             ("grad", torch.float64, GRADS, False),
             ("grad", torch.float32, 2, False),
+            ("inplace grad", torch.float64, SECOND, False),
             ("gradgrad", torch.float64, SECOND, True),
         )
+        inplace = self.info.inplace_variant if self.info.supports_inplace_autograd else None
         for kind, dtype, count, second in plans:
             if second and not self.info.supports_gradgrad:
+                continue
+            if kind == "inplace grad" and inplace is None:
                 continue
             named = not self.options.dtypes or dtype in self.options.dtypes
             if not named or not self.options.wants(kind) or dtype not in self.info.backward_dtypes:
                 continue
             for i, sample in enumerate(pick(self.samples(dtype, True), self.limit(count))):
-                if i % 3 == 1 and not second:
+                if i % 3 == 1 and kind == "grad":
                     sample = _strided_leaves(sample)
                 check_gradients(self, kind, sample, dtype, second)
 

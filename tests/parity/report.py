@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,30 +68,38 @@ class Report:
             self.status, self.reason = UNTESTED, ", ".join(self.skipped) or "no samples"
         return self
 
+    def summary(self) -> dict[str, Any]:
+        """The counts, as plain values."""
+        return {
+            "name": self.name, "status": self.status, "reason": self.reason,
+            "checks": self.checks, "failures": len(self.failures), "known": len(self.known),
+            "messages": len(self.messages), "seconds": self.seconds,
+        }  # fmt: skip
+
     def line(self) -> str:
-        """One line for the table."""
+        """One line: the status and the counts, failures by kind."""
         text = f"{self.name}: {self.status}, {self.checks} checks"
         for label in ("failures", "known", "messages"):
             if found := getattr(self, label):
                 text += f", {len(found)} {label}"
         if self.failures:
-            kinds: dict[str, int] = {}
-            for f in self.failures:
-                kinds[f.label()] = kinds.get(f.label(), 0) + 1
+            kinds = Counter(f.label() for f in self.failures)
             text += " (" + ", ".join(f"{k} {n}" for k, n in kinds.items()) + ")"
         return text + (f" ({self.reason})" if self.reason else "") + f", {self.seconds:.1f} s"
 
-    def text(self, limit: int = 12) -> str:
-        """The line and the first failures, different kinds first."""
-        first: dict[tuple, Failure] = {}
+    def text(self, everything: bool = False) -> str:
+        """The line and the failures; those alike are shown once unless everything is asked."""
+        if everything:
+            return "\n".join([self.line(), *map(str, self.failures), *map(str, self.messages)])
+        alike = Counter((f.kind, f.text[:60]) for f in self.failures)
+        lines, seen = [self.line()], set()
         for f in self.failures:
-            first.setdefault((f.kind, f.text[:40]), f)
-        chosen = list(first.values())
-        chosen += [f for f in self.failures if all(f is not c for c in chosen)]
-        lines = [self.line(), *map(str, chosen[:limit])]
-        if len(chosen) > limit:
-            lines.append(f"... and {len(chosen) - limit} more")
-        return "\n".join(lines)
+            key = (f.kind, f.text[:60])
+            if key not in seen:
+                seen.add(key)
+                more = f"\n    ... and {alike[key] - 1} like it" if alike[key] > 1 else ""
+                lines.append(f"{f}{more}")
+        return "\n".join(lines[:40])
 
 
 def error_text(error: BaseException) -> str:
@@ -111,32 +121,31 @@ def timed(report: Report, body: Callable[[], None]) -> Report:
     return report.close()
 
 
-def table(reports: list[Report]) -> str:
-    """The table: how many of each kind pass, fail, are missing or absent, and their names."""
-    lines = [f"{'parity':<14}{'pass':>6}{'fail':>6}{'missing':>9}{'absent':>8}{'untested':>10}"]
-    groups = {"operations": [], "modules": [], "optimizers": [], "lr_schedulers": []}
-    for r in reports:
-        groups[group_of(r.name)].append(r)
-    for label, members in groups.items():
-        if members:
-            n = [sum(r.status == s for r in members) for s in STATUSES]
-            lines.append(f"{label:<14}{n[0]:>6}{n[1]:>6}{n[2]:>9}{n[3]:>8}{n[4]:>10}")
-    words = sum(len(r.messages) for r in reports)
-    known = sum(len(r.known) for r in reports)
-    checks = sum(r.checks for r in reports)
-    lines.append(f"{checks} comparisons; {words} error messages with other words than PyTorch's;")
-    lines.append(f"{known} known differences (tests/parity/scope.py)")
-    titles = {
-        FAIL: "fail",
-        MISSING: "missing (in scope, not written)",
-        UNTESTED: "untested (no sample can be run on this machine or carried by NumPy)",
-        ABSENT: "absent (out of scope now)",
-    }
-    for status, title in titles.items():
-        names = sorted(r.name for r in reports if r.status == status)
+def table(lines: list[dict[str, Any]]) -> str:
+    """The table: how many of each group pass, fail, are missing or absent, and their names."""
+    text = [f"{'parity':<14}" + "".join(f"{s:>10}" for s in STATUSES)]
+    for group in ("operations", "modules", "optimizers", "lr_schedulers"):
+        count = Counter(r["status"] for r in lines if group_of(r["name"]) == group)
+        if count:
+            text.append(f"{group:<14}" + "".join(f"{count[s]:>10}" for s in STATUSES))
+    checks, known, words = (sum(r[k] for r in lines) for k in ("checks", "known", "messages"))
+    text.append(f"{checks} comparisons; {known} known differences (tests/parity/scope.py);")
+    text.append(f"{words} errors of PyTorch's type with other words than PyTorch's")
+    for status, title in _TITLES.items():
+        names = sorted(r["name"] for r in lines if r["status"] == status)
         if names:
-            lines.append(f"{title}: {len(names)}\n  " + " ".join(names))
-    return "\n".join(lines)
+            wrapped = textwrap.fill(" ".join(names), 98, initial_indent="  ",
+                                    subsequent_indent="  ", break_on_hyphens=False)  # fmt: skip
+            text.append(f"{title}: {len(names)}\n{wrapped}")
+    return "\n".join(text)
+
+
+_TITLES = {
+    FAIL: "fail",
+    MISSING: "missing (in scope, not there)",
+    UNTESTED: "untested (no sample that runs on a CPU and that NumPy can carry)",
+    ABSENT: "absent (not in scope)",
+}
 
 
 def group_of(name: str) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from . import modules, optims
+from . import modules, optims, scope
 from .convert import Package, package
-from .ops import Options, check_op
+from .ops import Options, check_op, exists
 from .report import Report, group_of
 
 TIMEOUT = 240  # seconds for one name: a loop without end must not stop the rest
@@ -58,16 +58,20 @@ def run(name: str, under_test: str = "gpunn", options: Options = Options()) -> R
     pkg = _package(under_test)
     group = group_of(name)
     if group == "modules":
-        return modules.check_module(name, pkg, options)
-    if group == "optimizers":
-        return optims.check_optimizer(name, pkg, options)
-    if group == "lr_schedulers":
-        return optims.check_scheduler(name, pkg, options)
-    return check_op(name, operations()[name], pkg, options)
+        report = modules.check_module(name, pkg, options)
+    elif group == "optimizers":
+        report = optims.check_optimizer(name, pkg, options)
+    elif group == "lr_schedulers":
+        report = optims.check_scheduler(name, pkg, options)
+    else:
+        report = check_op(name, operations()[name], pkg, options)
+    if options == Options() and under_test == "gpunn":
+        scope.check_still_known(report)
+    return report
 
 
 def run_task(task: tuple[str, str, Options]) -> Report:
-    """run() for a process pool, with a time limit."""
+    """run() for a process pool, with a time limit where the system has one."""
     name, under_test, options = task
     torch.set_num_threads(1)
     limit = TIMEOUT * (20 if options.every else 1)
@@ -75,9 +79,25 @@ def run_task(task: tuple[str, str, Options]) -> Report:
     def too_long(*_: Any) -> None:
         raise TimeoutError(f"{name}: more than {limit} seconds")
 
-    signal.signal(signal.SIGALRM, too_long)
+    if not hasattr(signal, "SIGALRM"):
+        return run(name, under_test, options)
+    previous = signal.signal(signal.SIGALRM, too_long)
     signal.alarm(limit)
     try:
         return run(name, under_test, options)
     finally:
         signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def present(name: str, under_test: str = "gpunn") -> bool:
+    """Whether a name is to be tested: the package has it, or it is in scope."""
+    pkg = _package(under_test)
+    group, short = group_of(name), name.rpartition(".")[2]
+    if group == "modules":
+        return pkg.find(name) is not None or short in scope.MODULES.split()
+    if group == "optimizers":
+        return pkg.find(name) is not None or short in scope.OPTIMIZERS.split()
+    if group == "lr_schedulers":
+        return pkg.find(f"optim.{name}") is not None or short in scope.SCHEDULERS.split()
+    return name in scope.operations([name]) or any(exists(pkg, i) for i in operations()[name])
