@@ -128,7 +128,7 @@ class Reader:
         return out
 
     def _start(self, info: zipfile.ZipInfo) -> int:
-        self.file.seek(info.header_offset)
+        self.file.seek(max(info.header_offset, 0))
         header = self.file.read(_HEADER_SIZE)
         if len(header) != _HEADER_SIZE or header[:4] != b"PK\3\4":
             raise _broken(f"file {info.filename} has no header")

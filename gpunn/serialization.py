@@ -303,7 +303,6 @@ def _load_legacy(file: _Bounded, restore: Any, encoding: str) -> Any:
     system = Unpickler(file).load()
     big = isinstance(system, dict) and not system.get("little_endian", True)
     loaded: dict[Any, tuple[UntypedStorage, dtypes.dtype]] = {}
-    views: dict[Any, UntypedStorage] = {}
     claimed = 0
 
     def load_storage(
@@ -322,11 +321,13 @@ def _load_legacy(file: _Bounded, restore: Any, encoding: str) -> Any:
         whole = loaded[key][0]
         if part is None:
             return whole
-        name, start, length = part
+        if type(part) is not tuple or [type(n) for n in part[1:]] != [int, int]:
+            raise RuntimeError(f"a storage has the strange part {part!r:.80}. Corrupt file?")
+        _name, start, length = part
         first, last = start * dtype.itemsize, (start + length) * dtype.itemsize
         if not 0 <= first <= last <= whole.nbytes():
-            raise RuntimeError(f"storage view {name} reaches outside of its storage. Corrupt file?")
-        return views.setdefault(name, UntypedStorage(whole.array[first:last], whole.device))
+            raise RuntimeError(f"a part {part} reaches outside of its storage. Corrupt file?")
+        return UntypedStorage(whole.array[first:last], whole.device)
 
     unpickler = Unpickler(file, load_storage, encoding)
     result = unpickler.load()

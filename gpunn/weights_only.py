@@ -349,6 +349,7 @@ class Unpickler(_PythonUnpickler):
         self.later: list[Callable[[], None]] = []
         self._callable: dict[int, Any] = {}  # the things that `find_class` gave, by id
         self._trusted: dict[int, Any] = {}  # those among them that the user added
+        self._outside: Exception | None = None  # what `load_storage` raised
 
     def load(self) -> Any:
         """The object; UnpicklingError, EOFError or RuntimeError for what is no safe pickle."""
@@ -357,7 +358,7 @@ class Unpickler(_PythonUnpickler):
         except EOFError:
             raise EOFError("Ran out of input: the file ends inside of its pickle") from None
         except _CORRUPT as error:
-            if str(error).startswith(_FAILED):
+            if error is self._outside or str(error).startswith(_FAILED):
                 raise
             raise _refuse(
                 f"The file is corrupt or no checkpoint: {type(error).__name__}: {error!s:.200}"
@@ -389,8 +390,14 @@ class Unpickler(_PythonUnpickler):
         kind, key, location, count = pid[1:5]
         _check(type(kind) is StorageType, f"a storage of type {kind!r:.80}")
         _check(type(count) is int and count >= 0, f"a storage of {count!r:.80} elements")
-        location, rest = _text(location), pid[5:]
-        return TypedStorage(self.load_storage(kind.dtype, key, location, count, *rest), kind.dtype)
+        key, location = _text(key), _text(location)
+        _check(type(key) in (str, int) and type(location) is str, "a storage of a strange name")
+        try:
+            found = self.load_storage(kind.dtype, key, location, count, *pid[5:])
+        except Exception as error:
+            self._outside = error
+            raise
+        return TypedStorage(found, kind.dtype)
 
     def _call(self, function: Any, args: Any) -> Any:
         _check(id(function) in self._callable, f"a call of {function!r:.80}")
