@@ -99,8 +99,8 @@ class Module(Members, Hooks, State):
 
     def _own(self, role: str) -> list[tuple[str, Any]]:
         """The names and values of the members that have this role."""
-        values = self.__dict__
-        return [(name, values[name]) for name, r in self._roles.items() if r == role]
+        values, roles = self.__dict__, self._roles
+        return [(name, values[name]) for name, r in roles.items() if r == role] if roles else []
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """The parameters, each once; only the module's own without `recurse`.
@@ -143,7 +143,7 @@ class Module(Members, Hooks, State):
     ) -> Iterator[tuple[str, Any]]:  # fmt: skip
         """The pairs that `get_members_fn(module)` gives for each module, None left out."""
         seen = set()
-        modules = [(prefix, self)]
+        modules: Any = [(prefix, self)]
         if recurse:
             modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
         for path, module in modules:

@@ -11,7 +11,7 @@ import functools
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from gpunn.tensor import Tensor
@@ -321,20 +321,33 @@ def _set_global_full_backward(full: bool) -> None:
 # --- the call ----------------------------------------------------------------------------------
 
 _NONE: dict[int, Any] = {}
-_LOCAL = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-_GLOBAL = (
-    _global_forward_pre_hooks, _global_forward_hooks, _global_backward_pre_hooks,
-    _global_backward_hooks,
-)  # fmt: skip
+
+
+def _has_global_hooks() -> bool:
+    return bool(
+        _global_forward_pre_hooks or _global_forward_hooks or _has_global_backward_hooks()
+    )
+
+
+def _has_global_backward_hooks() -> bool:
+    return bool(_global_backward_pre_hooks or _global_backward_hooks)
+
+
+def _has_hooks(own: dict[str, Any]) -> bool:
+    get = own.get
+    return bool(
+        get("_forward_hooks") or get("_forward_pre_hooks") or get("_backward_hooks")
+        or get("_backward_pre_hooks")
+    )  # fmt: skip
 
 
 def call_hooked(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a module whose `_hooked` flag is set."""
     own = module.__dict__
-    if not (any(_GLOBAL) or any(own.get(kind) for kind in _LOCAL)):
+    if not (_has_hooks(own) or _has_global_hooks()):
         own.pop("_hooked", None)
-        Hooks._hooked = any(_GLOBAL)
-        if any(own.get(kind) for kind in _LOCAL):  # another thread registered one meanwhile
+        Hooks._hooked = _has_global_hooks()
+        if _has_hooks(own):  # another thread registered one meanwhile
             own["_hooked"] = True
         return module.forward(*args, **kwargs)
     call = _HookedCall(module, args, kwargs)
@@ -359,16 +372,20 @@ class _HookedCall:
         return self.module.__dict__.get(kind, _NONE)
 
     def run(self) -> Any:
-        before = [*_global_backward_pre_hooks.values(), *self.own("_backward_pre_hooks").values()]
-        full, partial = self.backward_hooks()
-        self.run_pre_hooks()
-        watch = BackwardHook(self.module, full, before) if full or before else None
+        own, watch, partial = self.module.__dict__, None, None
+        if own.get("_backward_hooks") or own.get("_backward_pre_hooks") or (
+            _has_global_backward_hooks()
+        ):
+            watch, partial = self.backward_hooks()
+        if own.get("_forward_pre_hooks") or _global_forward_pre_hooks:
+            self.run_pre_hooks()
         if watch is not None:
             self.args = watch.setup_input_hook(self.args)
         self.result = self.module.forward(*self.args, **self.kwargs)
-        for hook_id, hook, with_kwargs, _ in self.forward_hooks():
-            self.called.add(hook_id)
-            self.run_forward_hook(hook, with_kwargs)
+        if own.get("_forward_hooks") or _global_forward_hooks:
+            for hook_id, hook, with_kwargs, _ in self.forward_hooks():
+                self.called.add(hook_id)
+                self.run_forward_hook(hook, with_kwargs)
         if watch is not None:
             if not isinstance(self.result, (Tensor, tuple)):
                 warnings.warn(
@@ -381,15 +398,18 @@ class _HookedCall:
             _hook_last_node(self.module, partial, self.args, self.result)
         return self.result
 
-    def backward_hooks(self) -> tuple[list[Hook], list[Hook]]:
-        """The full backward hooks and the deprecated others."""
+    def backward_hooks(self) -> tuple[BackwardHook | None, list[Hook]]:
+        """What runs the full backward hooks, if there are any, and the deprecated other ones."""
         kinds: dict[bool, list[Hook]] = {True: [], False: []}
         if _global_backward_hooks:
             kinds[bool(_global_is_full_backward_hook)] += _global_backward_hooks.values()
         own = self.own("_backward_hooks")
         if own:
             kinds[bool(self.module._is_full_backward_hook)] += own.values()
-        return kinds[True], kinds[False]
+        before = [*_global_backward_pre_hooks.values(), *self.own("_backward_pre_hooks").values()]
+        full = kinds[True]
+        watch = BackwardHook(self.module, full, before) if full or before else None
+        return watch, kinds[False]
 
     def run_pre_hooks(self) -> None:
         with_kwargs = self.own("_forward_pre_hooks_with_kwargs")
@@ -410,22 +430,13 @@ class _HookedCall:
                 if changed is not None:
                     self.args = changed if isinstance(changed, tuple) else (changed,)
 
-    def forward_hooks(self) -> Iterator[tuple[int, Hook, bool, bool]]:
+    def forward_hooks(self) -> list[tuple[int, Hook, bool, bool]]:
         """Each forward hook's id, itself, whether it takes kwargs, whether it is always called."""
-        for hooks, with_kwargs, always in (
-            (
-                _global_forward_hooks,
-                _global_forward_hooks_with_kwargs,
-                _global_forward_hooks_always_called,
-            ),
-            (
-                self.own("_forward_hooks"),
-                self.own("_forward_hooks_with_kwargs"),
-                self.own("_forward_hooks_always_called"),
-            ),
-        ):
-            for hook_id, hook in list(hooks.items()):
-                yield hook_id, hook, hook_id in with_kwargs, hook_id in always
+        own = self.own
+        with_kwargs = {**_global_forward_hooks_with_kwargs, **own("_forward_hooks_with_kwargs")}
+        always = {**_global_forward_hooks_always_called, **own("_forward_hooks_always_called")}
+        hooks = (*_global_forward_hooks.items(), *own("_forward_hooks").items())
+        return [(i, hook, i in with_kwargs, i in always) for i, hook in hooks]
 
     def run_forward_hook(self, hook: Hook, with_kwargs: bool) -> None:
         extra = (self.kwargs,) if with_kwargs else ()
@@ -457,7 +468,7 @@ def _hook_last_node(module: Any, hooks: list[Hook], args: Any, result: Any) -> N
             first = next(v for v in first.values() if isinstance(v, Tensor))
         else:
             first = first[0]
-    node = first.grad_fn
+    node: Any = first.grad_fn  # type: ignore[attr-defined]
     if node is None:
         return
     for hook in hooks:
@@ -484,11 +495,11 @@ def _incomplete(args: Any, result: Any, node: Any) -> tuple[str, str] | None:
         return f"{non_full} not take as input a single Tensor or a tuple of Tensors", (
             "of the grad_input"
         )
-    makers = {r.grad_fn for r in results if r.grad_fn is not None}
+    makers = {r.grad_fn for r in results} - {None}
     if len(makers) > 1:
         return f"{a} outputs are generated by different autograd Nodes", "grad_output"
     if node not in makers:
         return f"{a} outputs are nested in python data structure", "grad_output"
-    if {i.grad_fn for i in args if i.grad_fn is not None} != {n[0] for n in node.next_functions}:
+    if {i.grad_fn for i in args} - {None} != {n[0] for n in node.next_functions}:
         return f"{a} the forward contains multiple autograd Nodes", "grad_input"
     return None

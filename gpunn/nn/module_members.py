@@ -235,7 +235,7 @@ class Members:
         if not (param is None or isinstance(param, Parameter)):
             raise _cannot_assign(param, "object to parameter", name, f"{_PARAMETER} required")
         if param is not None:
-            if param.grad_fn is not None:
+            if param.node is not None:
                 raise ValueError(
                     f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must "
                     f"be created explicitly. To express '{name}' as a function of another Tensor, "

@@ -28,7 +28,8 @@ class _IncompatibleKeys(NamedTuple):
             f"unexpected_keys={self.unexpected_keys!r})"
         )
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return repr(self)
 
 
 class State:
@@ -222,7 +223,7 @@ def _load_tensor(
         )
     if not is_lazy(own):
         if own.ndim == 0 and new.shape == (1,):
-            new = new[0]  # files of PyTorch 0.3, which had no 0-dim tensors
+            new = new.reshape(())  # files of PyTorch 0.3, which had no 0-dim tensors
         if new.shape != own.shape:
             return (
                 f"size mismatch for {key}: copying a param with shape {new.shape} from "

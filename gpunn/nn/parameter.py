@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 from gpunn import dtypes
-from gpunn.device import resolve
+from gpunn.device import Device, resolve
 from gpunn.tensor import Size, Tensor, wrap
 
 __all__ = [
@@ -59,11 +59,11 @@ class Parameter(Tensor, metaclass=_ParameterMeta):
             memo[id(self)] = type(self)(wrap(copied, self.device), self.requires_grad)
         return memo[id(self)]
 
-    def __repr__(self, **kwargs: Any) -> str:
-        return "Parameter containing:\n" + super().__repr__(**kwargs)
+    def __repr__(self, *, tensor_contents: str | None = None) -> str:
+        return "Parameter containing:\n" + super().__repr__(tensor_contents=tensor_contents)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        args = (self.data, self.requires_grad, OrderedDict())
+        args: tuple[Any, ...] = (self.data, self.requires_grad, OrderedDict())
         if self.__dict__:
             return _rebuild_parameter_with_state, (*args, dict(self.__dict__))
         return _rebuild_parameter, args
@@ -140,11 +140,12 @@ class UninitializedTensorMixin:
     """
 
     cls_to_become: type[Tensor]
+    device: Device
 
     def materialize(self, shape: Any, device: Any = None, dtype: Any = None) -> None:
         """Turns it, in place, into an ordinary parameter or tensor of `shape`, uninitialised."""
         array: Any = _memory(self)  # type: ignore[arg-type]
-        where = self.device if device is None else resolve(device)  # type: ignore[has-type]
+        where = self.device if device is None else resolve(device)
         numpy_dtype = array.dtype if dtype is None else dtypes.as_dtype(dtype).numpy
         self.device = where
         self.__class__ = self.cls_to_become  # type: ignore[assignment]
@@ -200,7 +201,7 @@ class UninitializedTensorMixin:
             "initialize the parameters before calling `module.share_memory()`."
         )
 
-    def __repr__(self) -> str:
+    def __repr__(self, *, tensor_contents: str | None = None) -> str:
         return f"<{type(self).__name__}>"
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:

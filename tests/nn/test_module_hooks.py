@@ -46,8 +46,9 @@ def recorder(log, name, returns=None):
 @pytest.fixture(autouse=True)
 def no_global_hooks():
     yield
-    for hooks in module_hooks._GLOBAL:
-        hooks.clear()
+    for name, hooks in vars(module_hooks).items():
+        if name.startswith("_global") and isinstance(hooks, dict):
+            hooks.clear()
     module_hooks._global_is_full_backward_hook = None
 
 
