@@ -184,12 +184,12 @@ def _check_bounds(dtype: np.dtype, low: float, high: float) -> None:
             raise RuntimeError(f"{name} is out of bounds for {dtype.name}: {value}")
     if low > high:
         raise RuntimeError(
-            f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}"
+            f"uniform_ expects to return a [from, to) range, but found from={low:g} > to={high:g}"
         )
     if high - low > LARGEST[dtype]:
         raise RuntimeError(
             f"uniform_ expects to-from <= std::numeric_limits<{scalar_name(dtype)}>::max(), but "
-            f"found to={high} and from={low} which result in to-from to exceed the limit"
+            f"found to={high:g} and from={low:g} which result in to-from to exceed the limit"
         )
 
 
@@ -216,7 +216,7 @@ def normal(
     """
     dtype = np.dtype(dtype)
     if not std >= 0:
-        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
     if dtype.kind == "c":
         draw = functools.partial(normal, contiguous=contiguous, device=device)
         return _as_complex(draw, shape, dtype, generator, mean, std / math.sqrt(2))
@@ -311,7 +311,7 @@ def log_normal(
     """
     dtype = np.dtype(dtype)
     if not std > 0:
-        raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std}")
+        raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
     need(dtype in FLOATS, "log_normal_cpu", dtype)
     numbers = normal(shape, F64, generator, mean, std, contiguous=False, device=device)
     with np.errstate(over="ignore"):
@@ -333,7 +333,7 @@ def exponential(
     """
     dtype = np.dtype(dtype)
     if not lambd > 0:
-        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd}")
+        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
     _need_continuous(dtype, "Exponential")
     return draw_flat(
         generator, device, shape, dtype, lambda g, n: (-1.0 / lambd) * np.log1p(-unit(g, n, True))
@@ -356,7 +356,7 @@ def cauchy(
     """
     dtype = np.dtype(dtype)
     if not sigma > 0:
-        raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma}")
+        raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
     _need_continuous(dtype, "Cauchy")
 
     def make(g: Generator, n: int) -> Any:

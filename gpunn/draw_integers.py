@@ -49,7 +49,7 @@ def geometric(
     """
     dtype = np.dtype(dtype)
     if not 0 < p < 1:
-        raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p}")
+        raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
     need(dtype.kind not in "bc" and _is_torch_number(dtype), "geometric_cpu", dtype)
 
     def make(g: Generator, n: int) -> Any:
@@ -84,7 +84,7 @@ def bernoulli(
     known = dtype.kind != "c" and _is_torch_number(dtype)
     if not hasattr(p, "dtype"):
         if not 0 <= p <= 1:
-            raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+            raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
         need(known, "bernoulli_scalar_cpu_", dtype)
         bound = np.uint64(math.ceil(math.ldexp(p, 53)))
         mask = np.uint64((1 << 53) - 1)
@@ -350,6 +350,8 @@ def _check_weights(p: Any, num_samples: int, replacement: bool) -> None:
             "multinomial only supports floating-point dtypes for input, got: "
             f"{scalar_name(p.dtype)}"
         )
+    if p.shape[-1] > 1 << 24:
+        raise RuntimeError(f"number of categories cannot exceed 2^24, got {p.shape[-1]}")
     if num_samples <= 0:
         raise RuntimeError(f"cannot sample n_sample <= 0 samples, got {num_samples}")
     if not replacement and num_samples > p.shape[-1]:

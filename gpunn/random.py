@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from gpunn import draw, draw_integers, dtypes
-from gpunn.autograd.graph import check_inplace
+from gpunn.autograd.graph import check_inplace, namespace, result, unbroadcast, vjp
 from gpunn.device import CPU, Device, resolve
 from gpunn.dtypes import as_dtype
 from gpunn.generator import Generator, default_for, default_generator, defaults
-from gpunn.ops._rows import write
+from gpunn.ops._rows import cast, write
 from gpunn.ops.create import finish
 from gpunn.ops.views import int_list
-from gpunn.tensor import Tensor, method, wrap
+from gpunn.tensor import Tensor, method
 
 __all__ = [
     "Generator", "bernoulli", "default_generator", "get_rng_state", "initial_seed",
@@ -156,6 +156,15 @@ def _new(
     requires_grad: bool = False, out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """The tensor of `function(shape, dtype, *args)`; `out` decides dtype and device if given."""
+    if out is not None and out.array.shape == shape:
+        if out.array.size and any(s == 0 < n - 1 for s, n in zip(out.array.strides, shape)):
+            raise RuntimeError(
+                "unsupported operation: more than one element of the written-to tensor refers to "
+                "a single memory location. Please clone() the tensor before performing the "
+                "operation."
+            )
+        array = draw.like(out.array, function, *args, device=out.device)
+        return finish(array, out.device, False, out)
     where = out.device if out is not None else resolve(device)
     d = out.dtype if out is not None else as_dtype(dtype)
     return finish(function(shape, d.numpy, *args, device=where), where, requires_grad, out)
@@ -268,9 +277,8 @@ def _like(
 ) -> Tensor:  # fmt: skip
     where = input.device if device is None else resolve(device)
     d = input.array.dtype if dtype is None else as_dtype(dtype).numpy
-    return finish(
-        draw.like(input.array, function, *args, dtype=d, device=where), where, requires_grad
-    )
+    dense = input.device.xp.empty_like(input.array)  # the order of its memory, without gaps
+    return finish(draw.like(dense, function, *args, dtype=d, device=where), where, requires_grad)
 
 
 def rand_like(
@@ -346,14 +354,45 @@ def normal(
         )  # fmt: skip
     if isinstance(std, Tensor) and not bool((std.array >= 0).all()):
         raise RuntimeError("normal expects all elements of std >= 0.0")
+    array = _normal_of(mean, std, like, generator)
+    if out is not None:
+        return finish(array, like.device, False, out)
+    parents = tuple(
+        cast(v, like.array.dtype) if isinstance(v, Tensor) else None for v in (mean, std)
+    )
+    shapes = tuple(None if p is None else p.array.shape for p in parents)
+    return result(array, like, _normal_vjp, parents, shapes)
+
+
+def _normal_of(mean: Any, std: Any, like: Tensor, generator: Generator | None) -> Any:
+    """The array of `normal` of one or two tensors, in the dtype of `like`."""
     kind = like.array.dtype
-    mean, std = (v.array if isinstance(v, Tensor) else v for v in (mean, std))
-    shape = np.broadcast_shapes(np.shape(mean), np.shape(std))
-    scale = 1.0 if hasattr(std, "shape") else std
+    a, b = (v.array if isinstance(v, Tensor) else v for v in (mean, std))
+    try:
+        shape = np.broadcast_shapes(np.shape(a), np.shape(b))
+    except ValueError:
+        raise RuntimeError(
+            f"normal: the size of mean {list(a.shape)} must match the size of std {list(b.shape)}"
+        ) from None
+    scale = 1.0 if isinstance(std, Tensor) else b
     drawn = draw.normal(shape, kind, generator, 0.0, scale, device=like.device)
-    if hasattr(std, "shape"):
-        drawn = (drawn * std).astype(kind)
-    return finish((drawn + mean).astype(kind), like.device, False, out)
+    if isinstance(std, Tensor):
+        drawn = (drawn * b).astype(kind)
+    return (drawn + a).astype(kind)
+
+
+def _zeros(g: Any, shape: Any) -> Any:
+    return None if shape is None else namespace(g).zeros_like(unbroadcast(g, tuple(shape)))
+
+
+@vjp((None, None), name="NormalBackward0")
+def _normal_vjp(g: Any, mean: Any, std: Any) -> Any:
+    return _zeros(g, mean), _zeros(g, std)
+
+
+@vjp((None,), name="RandomBackward0")
+def _drawn_vjp(g: Any, shape: Any) -> Any:
+    return _zeros(g, shape)
 
 
 @method
@@ -370,10 +409,13 @@ def bernoulli(
     tensor([0., 1.])
     """
     chance = input.array if p is None else float(p)
-    return _new(
+    drawn = _new(
         draw_integers.bernoulli, input.array.shape, input.dtype, input.device, generator, chance,
         out=out,
     )  # fmt: skip
+    if out is not None:
+        return drawn
+    return result(drawn.array, input, _drawn_vjp, (input,), (input.array.shape,))
 
 
 @method
@@ -390,6 +432,8 @@ def multinomial(
     >>> gpunn.multinomial(gpunn.tensor([0.0, 3.0]), 3, replacement=True)
     tensor([1, 1, 1])
     """
+    if out is not None and out.dtype is not dtypes.int64:
+        raise RuntimeError(f"multinomial expects Long tensor out, got: {out.dtype}")
     array = draw_integers.multinomial(
         input.array, num_samples, replacement, generator, device=input.device
     )
@@ -402,7 +446,7 @@ def multinomial(
 def _fill(self: Tensor, name: str, function: Callable[..., Any], *args: Any) -> Tensor:
     check_inplace(self)
     array = draw.like(self.array, function, *args, device=self.device)
-    return write(self, wrap(array, self.device), name)
+    return write(self, result(array, self, _drawn_vjp, (self,), (array.shape,)), name)
 
 
 def _filler(name: str, function: Callable[..., Any], defaults: dict[str, Any], what: str) -> None:

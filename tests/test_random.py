@@ -53,6 +53,8 @@ MAKERS = {
     "rand_like with dtype": lambda t: t.rand_like(t.zeros(2, 3, dtype=t.int64), dtype=t.float64),
     "randn_like": lambda t: t.randn_like(t.zeros(20)),
     "randn_like of a transposed one": lambda t: t.randn_like(t.zeros(5, 8).t()),
+    "randn_like of a strided one": lambda t: t.randn_like(t.zeros(10, 10)[::2, ::2]),
+    "randn into a strided out": lambda t: t.randn(5, 5, out=t.zeros(10, 10)[::2, ::2]),
     "randint_like": lambda t: t.randint_like(t.zeros(9), 5),
     "randint_like of two": lambda t: t.randint_like(t.zeros(9), -5, 5, dtype=t.int64),
     "normal of numbers": lambda t: t.normal(1.0, 2.0, (20,)),
@@ -122,6 +124,10 @@ def test_a_script_of_many_draws():
         (lambda t: t.rand_like(t.zeros(2, dtype=t.int64)), NotImplementedError, "for 'Long'"),
         (lambda t: t.normal(0.0, 1.0), TypeError, "invalid combination of arguments"),
         (lambda t: t.normal(t.ones(3), -t.ones(3)), RuntimeError, "all elements of std >= 0.0"),
+        (lambda t: t.normal(t.ones(3), t.ones(2)), RuntimeError, "he size of .* must match the s"),
+        (lambda t: t.multinomial(t.ones(3), 2, out=t.ones(2)), RuntimeError, "expects Long tensor"),
+        (lambda t: t.rand(3, out=t.zeros(1).expand(3)), RuntimeError, "a single memory location"),
+        (lambda t: t.multinomial(t.ones(2**24 + 1), 2), RuntimeError, "cannot exceed 2.24"),
         (lambda t: t.zeros(3, requires_grad=True).normal_(), RuntimeError,
          "a leaf Variable that requires grad is being used in an in-place operation"),
         (lambda t: t.zeros(1).expand(3).normal_(), RuntimeError,
@@ -225,14 +231,28 @@ def test_in_place_draws_are_noticed_by_backward():
         z.backward()
 
 
-def test_an_in_place_draw_cuts_the_history():
-    x = gpunn.ones(3, requires_grad=True)
-    y = x * 2
-    version = y._version
-    y.normal_()
-    assert y._version == version + 1
-    (y.sum() + (x * 3).sum()).backward()
-    assert x.grad.tolist() == [3, 3, 3]
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t, x: (x * 2).normal_(),
+        lambda t, x: (x * 2).bernoulli_(0.5),
+        lambda t, x: t.bernoulli(x),
+        lambda t, x: t.normal(x, 2.0),
+        lambda t, x: t.normal(2.0, x),
+        lambda t, x: t.normal(x[:, None], x.double()),
+        lambda t, x: t.normal(t.zeros(3), x),
+    ],
+)
+def test_gradients_are_zero(make):
+    for t in (gpunn, torch):
+        x = t.ones(3, requires_grad=True)
+        y = make(t, x)
+        assert y.requires_grad and y.grad_fn is not None
+        (y.sum() + (x * 3).sum()).backward()
+        assert x.grad.tolist() == [3, 3, 3]
+        y = make(t, x)
+        (gx,) = t.autograd.grad(y.sum() + (x * x).sum(), x, create_graph=True)
+        assert gx.tolist() == [2, 2, 2] and gx.requires_grad
 
 
 def test_threads_seeded_alone_do_not_meet():
