@@ -112,8 +112,8 @@ class Buffer(Tensor, metaclass=_BufferMeta):
 
     >>> module = nn.Module()
     >>> module.mean = nn.Buffer(gpunn.zeros(2))
-    >>> module.state_dict()
-    OrderedDict({'mean': tensor([0., 0.])})
+    >>> list(module.state_dict())
+    ['mean']
     """
 
     persistent: bool
@@ -215,8 +215,14 @@ class UninitializedTensorMixin:
 
 
 def _conversion(name: str) -> Any:
-    def convert(self: Any, *args: Any, **kwargs: Any) -> Tensor:
-        return getattr(self.data, name)(*args, **kwargs)
+    def convert(self: Any, *args: Any, **kwargs: Any) -> Any:
+        made = getattr(self.data, name)(*args, **kwargs)
+        if not isinstance(made, Tensor):
+            return made
+        lazy = wrap(made.array, made.device, type(self))
+        lazy._requires_grad = self._requires_grad
+        lazy.__dict__.update(self.__dict__)
+        return lazy
 
     convert.__name__ = name
     return convert

@@ -171,7 +171,8 @@ def test_uninitialized_parameters_convert(same_as_torch):
         m.to("cpu").double()
         first = str(m.u.dtype), str(m.b.dtype), repr(m.u)
         m.to(T.float16)
-        return first, str(m.u.dtype), T.nn.parameter.is_lazy(m.u)
+        kinds = type(m.u).__name__, type(m.b).__name__
+        return first, str(m.u.dtype), T.nn.parameter.is_lazy(m.u), kinds
 
     same_as_torch(scenario)
 
