@@ -59,6 +59,8 @@ from gpunn.ops import index as _index  # noqa: E402
 from gpunn.ops import operators as _operators  # noqa: E402
 from gpunn.ops.create import *  # noqa: E402, F403
 from gpunn.ops.elementwise import *  # noqa: E402, F403
+from gpunn.ops.extreme import *  # noqa: E402, F403
+from gpunn.ops.gather import *  # noqa: E402, F403
 from gpunn.ops.linalg import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
 from gpunn.ops.shape import *  # noqa: E402, F403

@@ -143,4 +143,299 @@ def mean(
 Tensor.mean = mean  # type: ignore[attr-defined]
 _PROPER_NAME = {"int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char",
                 "uint8": "Byte", "bool": "Bool"}  # fmt: skip
-__all__ = ["mean", "sum"]
+
+
+def _numpy_names(dim: Any, keepdim: bool, axis: Any, keepdims: Any) -> tuple[Any, bool]:
+    """NumPy's argument names are accepted, too."""
+    return axis if dim is None else dim, bool(keepdim or keepdims)
+
+
+def nansum(
+    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
+    out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The sum with NaN counting as 0.
+
+    >>> gpunn.nansum(gpunn.tensor([1.0, float("nan")]))
+    tensor(1.)
+    """
+    if input.dtype.category < dtypes.FLOATING:
+        return sum(input, dim, keepdim, dtype=dtype, out=out)
+    clean = input.where(~(input != input), 0.0)  # type: ignore[attr-defined, operator]
+    return sum(clean, dim, keepdim, dtype=dtype, out=out)
+
+
+def nanmean(
+    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
+    out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The mean of what is not NaN.
+
+    >>> gpunn.nanmean(gpunn.tensor([1.0, float("nan"), 3.0]))
+    tensor(2.)
+    """
+    count = (input == input).sum(dim, keepdim)  # type: ignore[attr-defined]
+    made = nansum(input, dim, keepdim, dtype=dtype) / count  # type: ignore[operator]
+    return made if out is None else write_out(out, made, "nanmean")
+
+
+# --- variance -----------------------------------------------------------------------------
+
+
+def _degrees(x: Any, axes: Any, correction: Any) -> float:
+    count = x.size if axes is None else int(np.prod([x.shape[a] for a in axes]))
+    return count - correction
+
+
+@vjp((0, None, None, None), name="VarBackward0")
+def _var_vjp(g: Any, x: Any, axes: Any, keepdim: bool, correction: Any) -> Any:
+    shape = tuple(x.shape)
+    n = _degrees(x, axes, correction)
+    g = restore(g, shape, axes, keepdim)
+    centred = x - x.mean(axis=axes, keepdims=True) if axes != () else x * 0
+    return g * centred * (2.0 / n if n > 0 else float("nan"))
+
+
+def _moment_args(args: tuple[Any, ...], kw: dict[str, Any]) -> tuple[Any, Any, bool]:
+    """(dim, correction, keepdim) from the overloads of var and std."""
+    kw = dict(kw)
+    unbiased, dim, keepdim = kw.pop("unbiased", None), kw.pop("dim", None), kw.pop("keepdim", False)
+    dim = kw.pop("axis", dim)
+    correction = kw.pop("correction", None)
+    if kw:
+        raise TypeError(f"var() got an unexpected keyword argument '{next(iter(kw))}'")
+    rest = list(args)
+    if rest and isinstance(rest[0], bool) and dim is None and len(rest) == 1:
+        unbiased = rest.pop(0)
+    if rest:
+        dim = rest.pop(0)
+    if rest:
+        unbiased = rest.pop(0)
+    if rest:
+        keepdim = rest.pop(0)
+    if correction is None:
+        correction = 1 if unbiased is None else int(unbiased)
+    return dim, correction, keepdim
+
+
+def _variance(input: Tensor, dim: Any, correction: Any, keepdim: bool) -> Tensor:
+    x = input.array
+    if x.dtype.kind in "biu":
+        raise RuntimeError("std and var only support floating point and complex dtypes")
+    if x.dtype.kind == "c":
+        parts = [_variance(p, dim, correction, keepdim) for p in (input.real, input.imag)]  # type: ignore[attr-defined]
+        return parts[0] + parts[1]  # type: ignore[operator]
+    axes = axes_of(dim, x.ndim)
+    wide = x.astype(F32) if half(x.dtype) else x
+    n = _degrees(x, axes, correction)
+    centred = wide - wide.mean(axis=axes, keepdims=True) if axes != () else wide - wide
+    total = (centred * centred).sum(axis=axes, keepdims=keepdim)
+    y = np.asarray(total) / wide.dtype.type(max(n, 0)) if type(x) is np.ndarray else total / max(
+        n, 0
+    )
+    y = y.astype(x.dtype)
+    return result(y, input, _var_vjp, (input,), (x, axes, keepdim, correction))
+
+
+def var(input: Tensor, *args: Any, out: Tensor | None = None, **kw: Any) -> Tensor:
+    """The variance over all elements or over `dim`: var(input, dim=None, *, correction=1,
+    keepdim=False); `unbiased` is accepted as in PyTorch.
+
+    RuntimeError for integers. Source:
+    https://docs.pytorch.org/docs/stable/generated/torch.var.html
+
+    >>> gpunn.var(gpunn.tensor([1., 2., 3.]))
+    tensor(1.)
+    """
+    made = _variance(input, *_moment_args(args, kw))
+    return made if out is None else write_out(out, made, "var")
+
+
+def std(input: Tensor, *args: Any, out: Tensor | None = None, **kw: Any) -> Tensor:
+    """The standard deviation: the root of `var`, with its arguments.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.std.html
+
+    >>> gpunn.std(gpunn.tensor([1., 2., 3.]))
+    tensor(1.)
+    """
+    made = _variance(input, *_moment_args(args, kw)).sqrt()  # type: ignore[attr-defined]
+    return made if out is None else write_out(out, made, "std")
+
+
+def var_mean(input: Tensor, *args: Any, **kw: Any) -> tuple[Tensor, Tensor]:
+    """(variance, mean), with the arguments of `var`."""
+    dim, correction, keepdim = _moment_args(args, kw)
+    return _variance(input, dim, correction, keepdim), mean(input, dim, keepdim)
+
+
+def std_mean(input: Tensor, *args: Any, **kw: Any) -> tuple[Tensor, Tensor]:
+    """(standard deviation, mean), with the arguments of `var`."""
+    variance, average = var_mean(input, *args, **kw)
+    return variance.sqrt(), average  # type: ignore[attr-defined]
+
+
+# --- products -----------------------------------------------------------------------------
+
+
+@vjp((0, None, None))
+def _prod_vjp(g: Any, x: Any, axis: Any, keepdim: bool) -> Any:
+    """The product of all others, exact where elements are zero: prefixes times suffixes."""
+    if axis is None:
+        flat = x.reshape((-1,))
+        return (_others(flat, 0).conj() * g).reshape(tuple(x.shape))
+    if not keepdim:
+        g = restore(g, tuple(x.shape), (axis,), False)
+    return g * _others(x, axis).conj()
+
+
+def _others(x: Any, axis: int) -> Any:
+    """For each element the product of all others along an axis."""
+    xp = ns(x)
+    n = x.shape[axis]
+    lead = (slice(None),) * (axis % x.ndim)
+    ones = xp.ones_like(x[(*lead, slice(0, 1))])
+    before = xp.cumprod(xp.concatenate([ones, x[(*lead, slice(0, n - 1))]], axis=axis), axis=axis)
+    turned = xp.flip(x, (axis % x.ndim,))
+    after = xp.cumprod(
+        xp.concatenate([ones, turned[(*lead, slice(0, n - 1))]], axis=axis), axis=axis
+    )
+    return before * xp.flip(after, (axis % x.ndim,))
+
+
+def prod(
+    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
+    out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The product over all elements, or over one dimension.
+
+    dtypes: integers and bool give int64 unless `dtype` is given.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.prod.html
+
+    >>> gpunn.prod(gpunn.tensor([2, 3]))
+    tensor(6)
+    """
+    if dtype is not None:
+        input = cast(input, dtypes.as_dtype(dtype).numpy)
+    x = input.array
+    axis = None if dim is None else normal_dim(dim, x.ndim)
+    if x.ndim == 0:
+        return result(sum_array(x), input, _sum_vjp, (input,), ((), None, False))
+    wide = x.astype(np.int64) if x.dtype.kind in "biu" and dtype is None else (
+        x.astype(F32) if half(x.dtype) else x
+    )  # fmt: skip
+    y = wide.prod(axis=axis, keepdims=keepdim and axis is not None)
+    if half(x.dtype):
+        y = np.asarray(y).astype(x.dtype)
+    made = result(y, input, _prod_vjp, (input,), (x, axis, keepdim))
+    return made if out is None else write_out(out, made, "prod")
+
+
+# --- any, all, counting -------------------------------------------------------------------
+
+
+def _truth(name: str, summary: str, gives: str) -> Any:
+    def reduce(
+        input: Tensor, dim: Any = None, keepdim: bool = False, *, out: Tensor | None = None,
+        axis: Any = None, keepdims: bool = False,
+    ) -> Tensor:  # fmt: skip
+        dim, keepdim = _numpy_names(dim, keepdim, axis, keepdims)
+        x = input.array
+        y = getattr(x if x.dtype.kind != "V" else x != 0, name)(
+            axis=axes_of(dim, x.ndim), keepdims=keepdim
+        )
+        y = input.device.xp.asarray(y)
+        made = result(y.astype(np.uint8) if x.dtype == np.uint8 else y, input)
+        return made if out is None else write_out(out, made, name)
+
+    from gpunn.ops._rows import document
+
+    document(reduce, name, summary, f"gpunn.{name}(gpunn.tensor([True, False]))\ntensor({gives})",
+             "over all elements or over `dim`", "bool (uint8 for uint8)")  # fmt: skip
+    return reduce
+
+
+any = _truth("any", "Whether any element is true.", "True")  # noqa: A001
+all = _truth("all", "Whether all elements are true.", "False")  # noqa: A001
+
+
+def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
+    """How many elements are not zero, over all or over `dim`; int64.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.count_nonzero.html
+
+    >>> gpunn.count_nonzero(gpunn.tensor([0, 2, 3]))
+    tensor(2)
+    """
+    mask = input.array != 0
+    return result(mask.sum(axis=axes_of(dim, mask.ndim), dtype=np.int64), input)
+
+
+# --- norms --------------------------------------------------------------------------------
+
+
+def logsumexp(
+    input: Tensor, dim: Any, keepdim: bool = False, *, out: Tensor | None = None
+) -> Tensor:
+    """log(sum(exp(x))) over `dim`, without overflow.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.logsumexp.html
+
+    >>> gpunn.logsumexp(gpunn.zeros(2), 0)
+    tensor(0.6931)
+    """
+    from gpunn.ops.extreme import amax
+
+    x = input
+    if x.dtype.category < dtypes.FLOATING:
+        x = cast(x, dtypes.get_default_dtype().numpy)
+    if x.array.size == 0 or (x.array.ndim == 0):
+        made = x.exp().sum(dim, keepdim).log()  # type: ignore[attr-defined]
+    else:
+        top = amax(x.detach().real if x.is_complex() else x.detach(), dim, True)  # type: ignore[attr-defined]
+        top = top.where(top.isfinite(), 0.0)  # type: ignore[attr-defined]
+        total = (x - top).exp().sum(dim, True).log() + top  # type: ignore[operator]
+        axes = axes_of(dim, x.array.ndim)
+        made = total if keepdim else (
+            total.reshape(()) if axes is None else total.squeeze(axes)  # type: ignore[attr-defined]
+        )  # fmt: skip
+    return made if out is None else write_out(out, made, "logsumexp")
+
+
+def norm(
+    input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False,
+    out: Tensor | None = None, dtype: Any = None,
+) -> Tensor:  # fmt: skip
+    """The p-norm over all elements or over `dim`: a number, inf, -inf, "fro" or "nuc".
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.norm.html
+
+    >>> gpunn.norm(gpunn.tensor([3., 4.]))
+    tensor(5.)
+    """
+    from gpunn import linalg
+
+    if p == "nuc":
+        made = linalg.matrix_norm(input, "nuc", (-2, -1) if dim is None else dim, keepdim)
+    else:
+        order = 2 if p == "fro" or p is None else p
+        made = linalg.vector_norm(input, order, dim, keepdim, dtype=dtype)
+    return made if out is None else write_out(out, made, "norm")
+
+
+def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
+    """The p-norm of input - other.
+
+    >>> gpunn.dist(gpunn.tensor([3., 4.]), gpunn.zeros(2))
+    tensor(5.)
+    """
+    return norm(input - other, p)  # type: ignore[operator]
+
+
+_METHODS = [
+    "all", "any", "count_nonzero", "dist", "logsumexp", "mean", "nanmean", "nansum", "norm", "prod",
+    "std", "sum", "var",
+]  # fmt: skip
+__all__ = [*_METHODS, "std_mean", "var_mean"]
+for _name in _METHODS:
+    setattr(Tensor, _name, globals()[_name])
