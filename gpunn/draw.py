@@ -158,9 +158,8 @@ def uniform(
     plain, narrow = low == 0 and high == 1, dtype != F64
     if not plain:
         _check_bounds(dtype, low, high)
-    base, span = float(low), float(high) - float(low)
-    if narrow:
-        base, span = float(np.float32(low)), float(np.float32(high) - np.float32(low))
+        scalar = F32.type if narrow else F64.type
+        base, span = float(scalar(low)), float(scalar(high) - scalar(low))
 
     def make(generator: Generator, n: int) -> Any:
         numbers = unit(generator, n, wide=not narrow)

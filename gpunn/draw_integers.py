@@ -339,7 +339,8 @@ def _with_replacement(p: Any, num_samples: int, generator: Generator) -> Any:
         raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
     total /= total[-1]
     total[-1] = 1
-    return total.astype(F64).searchsorted(unit(generator, num_samples, wide=True))
+    marks = unit(generator, num_samples, wide=True)
+    return generator.device.xp.searchsorted(total.astype(F64), marks)
 
 
 def _check_weights(p: Any, num_samples: int, replacement: bool) -> None:
