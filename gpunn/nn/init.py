@@ -324,7 +324,7 @@ def orthogonal_(tensor: Any, gain: float = 1, generator: Any = None) -> Tensor:
     rows = tensor.shape[0]
     columns = tensor.numel() // rows
     drawn = tensor.new_empty((rows, columns)).normal_(0, 1, generator=generator)
-    q, r = linalg.qr(drawn.t() if rows < columns else drawn)
+    q, r = linalg.qr(drawn.t() if rows < columns else drawn)  # type: ignore[attr-defined]
     q = q * r.diagonal().sign()  # so that Q is uniform: https://arxiv.org/abs/math-ph/0609050
     q = q.t() if rows < columns else q
     return tensor.copy_(q.reshape(tensor.shape)).mul_(gain)
@@ -348,7 +348,8 @@ def sparse_(tensor: Any, sparsity: float, std: float = 0.01, generator: Any = No
     zeros = math.ceil(sparsity * rows)
     tensor.normal_(0, std, generator=generator)
     for column in range(columns):
-        tensor[randperm(rows)[:zeros], column] = 0
+        order: Any = randperm(rows)
+        tensor[order[:zeros], column] = 0
     return tensor
 
 

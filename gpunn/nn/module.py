@@ -26,12 +26,13 @@ from gpunn.nn.module_hooks import (
     register_module_parameter_registration_hook,
 )  # fmt: skip
 from gpunn.nn.module_members import BUFFER, MODULE, PARAMETER, Members
-from gpunn.nn.module_state import State
+from gpunn.nn.module_state import State, _IncompatibleKeys
 from gpunn.nn.parameter import Parameter
 from gpunn.tensor import Tensor
 
 __all__ = [
-    "Module", "register_module_backward_hook", "register_module_buffer_registration_hook",
+    "Module", "_IncompatibleKeys", "register_module_backward_hook",
+    "register_module_buffer_registration_hook",
     "register_module_forward_hook", "register_module_forward_pre_hook",
     "register_module_full_backward_hook", "register_module_full_backward_pre_hook",
     "register_module_module_registration_hook", "register_module_parameter_registration_hook",
@@ -373,16 +374,16 @@ class Module(Members, Hooks, State):
     def __repr__(self) -> str:
         extra = self.extra_repr()
         lines = extra.split("\n") if extra else []
-        children = [f"({name}): {indent(repr(module))}" for name, module in self._own(MODULE)]
+        children = [f"({name}): {_addindent(repr(m), 2)}" for name, m in self._own(MODULE)]
         if len(lines) <= 1 and not children:
             return f"{self._get_name()}({extra})"
         return self._get_name() + "(\n  " + "\n  ".join(lines + children) + "\n)"
 
 
-def indent(text: str) -> str:
-    """`text` with all its lines but the first one indented by two; blank ones become empty."""
+def _addindent(text: str, spaces: int) -> str:
+    """`text` with all its lines but the first one indented; blank ones become empty."""
     first, *rest = text.split("\n")
-    return "\n".join([first, *("  " + line if line.strip() else "" for line in rest)])
+    return "\n".join([first, *(" " * spaces + line if line.strip() else "" for line in rest)])
 
 
 _TO_TYPES: dict[str, Any] = {

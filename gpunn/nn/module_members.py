@@ -131,7 +131,7 @@ class Members:
         super().__init_subclass__(**kwargs)
         # A __getattr__ slows down every method call, so there is one only when a subclass has
         # its own, which will call super()'s.
-        if hasattr(cls, "__getattr__"):
+        if hasattr(cls, "__getattr__") and not hasattr(Members, "__getattr__"):
             Members.__getattr__ = _getattr  # type: ignore[attr-defined]
 
 

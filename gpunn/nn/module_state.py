@@ -223,7 +223,7 @@ def _load_tensor(
         )
     if not is_lazy(own):
         if own.ndim == 0 and new.shape == (1,):
-            new = new.reshape(())  # files of PyTorch 0.3, which had no 0-dim tensors
+            new = new.reshape(())  # type: ignore[attr-defined]  # files of PyTorch 0.3, which had no 0-dim tensors
         if new.shape != own.shape:
             return (
                 f"size mismatch for {key}: copying a param with shape {new.shape} from "

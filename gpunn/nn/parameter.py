@@ -59,8 +59,8 @@ class Parameter(Tensor, metaclass=_ParameterMeta):
             memo[id(self)] = type(self)(wrap(copied, self.device), self.requires_grad)
         return memo[id(self)]
 
-    def __repr__(self, *, tensor_contents: str | None = None) -> str:
-        return "Parameter containing:\n" + super().__repr__(tensor_contents=tensor_contents)
+    def __repr__(self) -> str:  # type: ignore[override]
+        return "Parameter containing:\n" + super().__repr__()
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         args: tuple[Any, ...] = (self.data, self.requires_grad, OrderedDict())
@@ -201,7 +201,7 @@ class UninitializedTensorMixin:
             "initialize the parameters before calling `module.share_memory()`."
         )
 
-    def __repr__(self, *, tensor_contents: str | None = None) -> str:
+    def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -252,7 +252,7 @@ def _uninitialized(cls: Any, requires_grad: bool, device: Any, dtype: Any) -> An
     return made
 
 
-class UninitializedParameter(UninitializedTensorMixin, Parameter):
+class UninitializedParameter(UninitializedTensorMixin, Parameter):  # type: ignore[misc]
     """A Parameter whose shape is not known yet, as lazy modules have before their first call.
 
     Raises RuntimeError where its shape, ValueError where its values are asked for.
@@ -273,7 +273,7 @@ class UninitializedParameter(UninitializedTensorMixin, Parameter):
         return _uninitialized(cls, requires_grad, device, dtype)
 
 
-class UninitializedBuffer(UninitializedTensorMixin, Tensor):
+class UninitializedBuffer(UninitializedTensorMixin, Tensor):  # type: ignore[misc]
     """A Buffer whose shape is not known yet; `materialize` makes it an ordinary Tensor.
 
     Source:
