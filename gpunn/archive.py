@@ -21,6 +21,8 @@ _HEADER_SIZE = 30
 _LARGE = 0xFFFFFFFF  # a size or position from here on needs zip64 fields
 _FLAGS, _FLAGS_EMPTY = 0x0808, 0x0800  # utf-8 names; sizes follow in a data descriptor
 _CHUNK = 1 << 24
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError,
+            RuntimeError, IndexError, OverflowError)  # fmt: skip
 
 
 class Writer:
@@ -90,7 +92,7 @@ class Reader:
         self.file = file
         try:
             self.zip = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, ValueError, OSError, struct.error, NotImplementedError) as e:
+        except _BAD_ZIP as e:
             raise _broken(f"failed finding central directory ({e})") from None
         self.size = file.seek(0, os.SEEK_END)
         names = self.zip.namelist()
@@ -128,16 +130,17 @@ class Reader:
         return out
 
     def _start(self, info: zipfile.ZipInfo) -> int:
-        self.file.seek(max(info.header_offset, 0))
+        start = max(info.header_offset, 0)
+        self.file.seek(start)
         header = self.file.read(_HEADER_SIZE)
-        if len(header) != _HEADER_SIZE or header[:4] != b"PK\3\4":
+        if start != info.header_offset or len(header) != _HEADER_SIZE or header[:4] != b"PK\3\4":
             raise _broken(f"file {info.filename} has no header")
-        return info.header_offset + _HEADER_SIZE + sum(struct.unpack("<2H", header[26:]))
+        return start + _HEADER_SIZE + sum(struct.unpack("<2H", header[26:]))
 
     def _inflated(self, info: zipfile.ZipInfo) -> np.ndarray:
         try:
             return np.frombuffer(bytearray(self.zip.read(info)), np.uint8)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+        except _BAD_ZIP as e:
             raise _broken(f"file {info.filename} cannot be read ({e})") from None
 
 

@@ -25,7 +25,7 @@ from gpunn import dtypes
 from gpunn.archive import ALIGNMENT, Reader, Writer, fill
 from gpunn.device import CPU, Device, resolve, to_host, transfer
 from gpunn.pickler import Pickler
-from gpunn.storage import UntypedStorage, as_bytes
+from gpunn.storage import UntypedStorage, as_bytes, overwrite
 from gpunn.tensor import Tensor, address, wrap
 from gpunn.weights_only import (
     Unpickler,
@@ -353,7 +353,7 @@ def _fill_storage(
     data = np.empty(storage.nbytes(), np.uint8)
     fill(file.file, data)
     _make_native(data, dtype, order)
-    storage.array[...] = storage.device.xp.asarray(data)
+    overwrite(storage.array, storage.device, data)
 
 
 def _check_seekable(f: Any) -> None:

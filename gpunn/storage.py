@@ -113,7 +113,7 @@ def view(storage: UntypedStorage, element: dtype, offset: Any, size: Any, stride
             f"{list(size)}, strides {list(stride)}"
         )
     if 0 in size:
-        return wrap(storage.device.xp.empty(size, element.numpy), storage.device)
+        return wrap(transfer(np.empty(size, element.numpy), CPU, storage.device), storage.device)
     needed = (offset + 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))) * itemsize
     if needed > storage.nbytes():
         raise RuntimeError(
@@ -132,6 +132,17 @@ def _strided(storage: UntypedStorage, numpy_dtype: Any, offset: int, size: Any, 
     whole = storage.nbytes() // itemsize * itemsize
     flat = storage.array[:whole].view(numpy_dtype)[offset:]
     return storage.device.xp.lib.stride_tricks.as_strided(flat, size, steps)
+
+
+def overwrite(array: Any, device: Device, values: np.ndarray) -> None:
+    """Copies values on the host into a contiguous raw array of `device`."""
+    if device.type == "cpu":
+        array[...] = values
+        return
+    from gpunn import cuda
+
+    with cuda.device(device):
+        array.set(values)
 
 
 def reduce_tensor(tensor: Tensor, protocol: Any = None) -> tuple[Any, ...]:

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpunn import dtypes
-from gpunn.device import Device
-from gpunn.storage import UntypedStorage, view
+from gpunn.device import CPU, Device, to_host, transfer
+from gpunn.storage import UntypedStorage, overwrite, view
 from gpunn.tensor import Size, Tensor, wrap
 
 _NEVER = {"sys", "os", "posix", "nt", "subprocess"}
@@ -496,8 +496,9 @@ class Unpickler(_PythonUnpickler):
                and 0 < indices.shape[0] <= len(size)
                and values.shape == (indices.shape[1], *size[indices.shape[0] :]),
                "a sparse tensor whose indices, values and size do not fit")  # fmt: skip
-        out = wrap(values.device.xp.zeros(size, values.dtype.numpy), values.device)
-        self.later.append(lambda: _scatter(out, indices, values))
+        dense = np.zeros(size, values.dtype.numpy)
+        out = wrap(transfer(dense, CPU, values.device), values.device)
+        self.later.append(lambda: _scatter(out, dense, indices, values))
         return out
 
 
@@ -556,10 +557,11 @@ def _fill_array(array: Any, state: Any) -> None:
     array.__setstate__((1, shape, element, bool(fortran), data))
 
 
-def _scatter(out: Tensor, indices: Tensor, values: Tensor) -> None:
-    """Adds `values` into `out` at `indices`, which are only known to be numbers."""
-    xp, index = out.device.xp, indices.array
-    limit = xp.asarray(out.shape[: len(index)], index.dtype).reshape(-1, 1)
-    if bool(((index < 0) | (index >= limit)).any()):
-        raise RuntimeError(f"a sparse tensor of size {list(out.shape)} has an index outside of it")
-    xp.add.at(out.array, tuple(index), values.array)
+def _scatter(out: Tensor, dense: np.ndarray, indices: Tensor, values: Tensor) -> None:
+    """Adds `values` up at `indices`, which are only known to be numbers."""
+    index = to_host(indices.array)
+    limit = np.array(dense.shape[: len(index)]).reshape(-1, 1)
+    if ((index < 0) | (index >= limit)).any():
+        raise RuntimeError(f"a sparse tensor of size {list(dense.shape)} has an index outside it")
+    np.add.at(dense, tuple(index), to_host(values.array))
+    overwrite(out.array, out.device, dense)
