@@ -73,8 +73,8 @@ class ASGD(Elementwise):
         eta, mu = state["eta"].array, state["mu"].array
         now = float(eta), float(mu)
         lr = float(group["lr"])
-        eta.fill(lr / (1 + group["lambd"] * lr * t) ** group["alpha"])
-        mu.fill(1 / max(1.0, t - group["t0"]))
+        eta[...] = scalar(lr / (1 + group["lambd"] * lr * t) ** group["alpha"]).array
+        mu[...] = scalar(1 / max(1.0, t - group["t0"])).array
         return now
 
     def _coefficients(self, group: dict[str, Any], eta: float, mu: float) -> tuple[Any, ...]:

@@ -93,23 +93,27 @@ class Elementwise(Optimizer):
     def _step_group(self, group: dict[str, Any]) -> None:
         rule, names = self._rule(group)
         rule = with_decay(rule, group)
-        known: Any = None
-        numbers: Any = None
+        state: Any = None
+        ticks = dtype = device = None  # what the numbers were computed for
         for p in group["params"]:
             grad = p._grad
             if grad is None:
                 continue
             if grad.is_sparse:
                 grad = self._accept_sparse(group, grad)
-            state = self.state.get(p) or self._start(group, p)
-            ticks = self._tick(group, p, state)
-            array, xp = p.array, p.device.xp
-            if (ticks, xp, array.dtype) != known:
-                known = ticks, xp, array.dtype
-                numbers = constants(xp, array.dtype, self._coefficients(group, *ticks))
+            if names:
+                state = self.state.get(p) or self._start(group, p)
+            array, now = p.array, self._tick(group, p, state)
+            if now != ticks or array.dtype is not dtype or p.device is not device:
+                ticks, dtype, device = now, array.dtype, p.device
+                xp = device.xp
+                numbers = constants(xp, dtype, self._coefficients(group, *now))
+                small = BLOCK if xp is np and dtype.char in "fd" else -1
             buffers = [state[name].array for name in names]
             if grad.is_sparse:
                 run_on_rows(rule, xp, array, grad, buffers, numbers)
+            elif array.nbytes <= small:
+                rule(xp, array, grad.array, *buffers, *numbers)
             else:
                 run(rule, xp, [array, grad.array, *buffers], numbers)
             touch(p)
@@ -144,10 +148,10 @@ def with_decay(rule: Rule, group: dict[str, Any]) -> Rule:
     by the factor 1 - γλ itself.
     """
     maximize = group["maximize"]
+    if not (maximize or group.get("weight_decay")):
+        return rule
     decay = number(group, "weight_decay") if "weight_decay" in group else 0
     decoupled = group.get("decoupled_weight_decay", False)
-    if not maximize and isinstance(decay, (int, float)) and decay == 0:
-        return rule
     keep = 1 - number(group, "lr") * decay if decoupled else 1
 
     def decayed(xp: Any, p: Any, g: Any, *rest: Any) -> None:
@@ -164,12 +168,8 @@ def with_decay(rule: Rule, group: dict[str, Any]) -> Rule:
 
 def run(rule: Rule, xp: Any, arrays: list[Any], numbers: list[Any]) -> None:
     """Applies the rule to a parameter, its gradient and its buffers, all of one shape, in place."""
-    p = arrays[0]
     block = BLOCK if xp is np else GPU_BLOCK
-    if p.nbytes <= block:
-        apply(rule, xp, arrays, numbers)
-        return
-    for parts in blocks(arrays, block):
+    for parts in blocks(arrays, block) if arrays[0].nbytes > block else [arrays]:
         apply(rule, xp, parts, numbers)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpunn.autograd import touch
+from gpunn.optim.elementwise import number
 from gpunn.optim.optimizer import Optimizer, ParamsT, check_options
 from gpunn.tensor import Tensor, wrap
 
@@ -44,14 +45,14 @@ class _Memory:
 
         if self.d is None:
             return
-        state["d"], state["prev_flat_grad"] = tensor(self.d), tensor(self.g)
-        state["t"], state["prev_loss"] = self.t, self.loss
+        if self.al:
+            state["al"] = [None if a is None else tensor(a) for a in self.al]
+        state["d"], state["t"] = tensor(self.d), self.t
         state["old_dirs"] = [tensor(y) for y in self.ys]
         state["old_stps"] = [tensor(s) for s in self.ss]
         state["ro"] = [tensor(r) for r in self.ro]
         state["H_diag"] = self.h_diag if isinstance(self.h_diag, int) else tensor(self.h_diag)
-        if self.al:
-            state["al"] = [None if a is None else tensor(a) for a in self.al]
+        state["prev_flat_grad"], state["prev_loss"] = tensor(self.g), self.loss
 
     def direction(self, g: Any, first: bool, history_size: int) -> Any:
         """-H g, where H, the inverse Hessian as far as the memory knows it, is never formed."""
@@ -220,13 +221,15 @@ class LBFGS(Optimizer):
         memory = _Memory(state)
         self._iterate(group, state, memory, closure, float(first_loss), g)
         memory.save(state, like)
+        if isinstance(group["lr"], Tensor):  # as in PyTorch, where the step length is a product
+            state["t"] = wrap(np.asarray(memory.t, group["lr"].array.dtype))
         return first_loss
 
     def _iterate(
         self, group: dict[str, Any], state: dict[str, Any], memory: _Memory,
         closure: Callable[[], Any], loss: float, g: Any,
     ) -> None:  # fmt: skip
-        lr, tolerance = float(group["lr"]), group["tolerance_change"]
+        lr, tolerance = number(group, "lr"), group["tolerance_change"]
         max_eval, search = group["max_eval"], group["line_search_fn"]
         evals = 1
         for i in range(group["max_iter"]):

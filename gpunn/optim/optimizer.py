@@ -199,11 +199,11 @@ class Optimizer:
                 group.setdefault(name, value)
 
     def __repr__(self) -> str:
-        lines = [type(self).__name__ + " ("]
+        groups = ""
         for i, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {i}")
-            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
-        return "\n".join(lines) + "\n)"
+            groups += f"\nParameter Group {i}\n"
+            groups += "".join(f"    {k}: {group[k]}\n" for k in sorted(group) if k != "params")
+        return f"{type(self).__name__} ({groups})"
 
     # --- steps ------------------------------------------------------------------------------
 
@@ -415,6 +415,8 @@ def check_options(
     if not eps >= 0.0:
         raise ValueError(f"Invalid epsilon value: {eps}")
     for i, beta in enumerate(betas):
+        if isinstance(beta, Tensor) and beta.numel() != 1:
+            raise ValueError(f"Tensor betas[{i}] must be 1-element")
         if not (beta >= 0.0 and beta < 1.0):
             raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
     for name, value in others.items():

@@ -133,7 +133,9 @@ class CyclicLR(_WithMomentum):
 
     def state_dict(self) -> dict[str, Any]:
         """All attributes but the optimizer; of a `scale_fn`, only of a callable object."""
-        return {**super().state_dict(), "_scale_fn_custom": function_state(self._scale_fn_custom)}
+        state = super().state_dict()
+        state["_scale_fn_custom"] = function_state(state.pop("_scale_fn_custom"))
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what `state_dict` returned."""

@@ -1,0 +1,40 @@
+"""ASGD against PyTorch."""
+
+import numpy as np
+import pytest
+
+import gpunn
+
+CONFIGS = [
+    {"lr": 0.1},
+    {"lr": 0.1, "weight_decay": 0.1},
+    {"lr": 0.1, "t0": 5, "lambd": 0.01, "alpha": 0.5},
+    {"lr": 0.1, "t0": 1, "maximize": True},
+    {"lr": np.array(0.1)},
+]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kwargs", CONFIGS, ids=str)
+def test_steps_equal_pytorchs(parity, kwargs, dtype):
+    parity("ASGD", kwargs, dtype)
+
+
+def test_complex_parameters(twins):
+    twins("ASGD", CONFIGS[0], dtype="complex128").step(10).check()
+
+
+def test_options_out_of_range():
+    for kwargs, message in [
+        ({"lr": -1}, "Invalid learning rate: -1"),
+        ({"weight_decay": -1}, "Invalid weight_decay value: -1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            gpunn.optim.ASGD([gpunn.ones(1)], **kwargs)
+
+
+def test_sparse_gradients_are_refused():
+    table = gpunn.nn.Embedding(3, 2, sparse=True)
+    table(gpunn.tensor([0])).sum().backward()
+    with pytest.raises(RuntimeError, match="ASGD does not support sparse gradients"):
+        gpunn.optim.ASGD(table.parameters()).step()

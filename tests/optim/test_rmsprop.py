@@ -1,0 +1,45 @@
+"""RMSprop against PyTorch."""
+
+import numpy as np
+import pytest
+
+import gpunn
+
+CONFIGS = [
+    {},
+    {"weight_decay": 0.1},
+    {"centered": True},
+    {"momentum": 0.5},
+    {"momentum": 0.5, "centered": True, "weight_decay": 0.1, "maximize": True},
+    {"alpha": 0.5, "eps": 1e-3},
+    {"lr": np.array(0.1)},
+]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kwargs", CONFIGS, ids=str)
+def test_steps_equal_pytorchs(parity, kwargs, dtype):
+    parity("RMSprop", kwargs, dtype)
+
+
+def test_complex_parameters(twins):
+    twins("RMSprop", CONFIGS[0], dtype="complex128").step(10).check()
+
+
+def test_options_out_of_range():
+    for kwargs, message in [
+        ({"lr": -1}, "Invalid learning rate: -1"),
+        ({"eps": -1}, "Invalid epsilon value: -1"),
+        ({"momentum": -1}, "Invalid momentum value: -1"),
+        ({"alpha": -1}, "Invalid alpha value: -1"),
+        ({"weight_decay": -1}, "Invalid weight_decay value: -1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            gpunn.optim.RMSprop([gpunn.ones(1)], **kwargs)
+
+
+def test_sparse_gradients_are_refused():
+    table = gpunn.nn.Embedding(3, 2, sparse=True)
+    table(gpunn.tensor([0])).sum().backward()
+    with pytest.raises(RuntimeError, match="RMSprop does not support sparse gradients"):
+        gpunn.optim.RMSprop(table.parameters()).step()
