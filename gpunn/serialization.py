@@ -341,9 +341,7 @@ def _load_legacy(file: _Bounded, restore: Any, encoding: str) -> Any:
     return result
 
 
-def _fill_storage(
-    file: _Bounded, storage: UntypedStorage, dtype: dtypes.dtype, order: str
-) -> None:
+def _fill_storage(file: _Bounded, storage: UntypedStorage, dtype: dtypes.dtype, order: str) -> None:
     count = int.from_bytes(file.read(8), "little")
     if count * dtype.itemsize != storage.nbytes():
         raise RuntimeError(
