@@ -388,7 +388,11 @@ def extra(tensor: Tensor) -> _Extra:
 def root(array: Any) -> Any:
     """The array that owns the memory which `array` is a view of."""
     base = array.base
-    while base is not None and type(base) in ARRAY_TYPES:
+    while base is not None:
+        if type(base) not in ARRAY_TYPES:  # as_strided puts an object between view and owner
+            base = getattr(base, "base", None)
+            if type(base) not in ARRAY_TYPES:
+                break
         array = base
         base = array.base
     return array
