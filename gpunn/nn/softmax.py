@@ -1,0 +1,160 @@
+"""Softmax and log-softmax along a dimension.
+
+Both subtract the maximum first, so they overflow nowhere. Sums are in float32 at least; the order
+of sums is NumPy's, fixed for a shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpunn import dtypes
+from gpunn.autograd.graph import namespace as ns
+from gpunn.autograd.graph import result, vjp
+from gpunn.dtypes import F32
+from gpunn.nn.module import Module
+from gpunn.ops._rows import cast, half, write_out
+from gpunn.tensor import Tensor, normal_dim
+
+
+@vjp((-1, None))
+def _softmax_vjp(g: Any, y: Any, axis: int) -> Any:
+    gy = g * y
+    return gy - y * gy.sum(axis=axis, keepdims=True)
+
+
+@vjp((-1, None))
+def _log_softmax_vjp(g: Any, y: Any, axis: int) -> Any:
+    return g - ns(g).exp(y) * g.sum(axis=axis, keepdims=True)
+
+
+def softmax_array(x: Any, axis: int) -> Any:
+    """e**x / sum(e**x) of a raw float array."""
+    xp = ns(x)
+    y = x - x.max(axis=axis, keepdims=True)
+    xp.exp(y, out=y)
+    y /= y.sum(axis=axis, keepdims=True)
+    return y
+
+
+def log_softmax_array(x: Any, axis: int) -> Any:
+    """x - log(sum(e**x)) of a raw float array."""
+    xp = ns(x)
+    y = x - x.max(axis=axis, keepdims=True)
+    y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
+    return y
+
+
+def _along(name: str, input: Tensor, dim: int | None, dtype: Any, f: Any, rule: Any) -> Tensor:
+    if dtype is not None:
+        input = cast(input, dtypes.as_dtype(dtype).numpy)
+    x = input.array
+    if dim is None:
+        dim = 0 if x.ndim in (0, 1, 3) else 1
+    axis = normal_dim(dim, x.ndim)
+    if x.dtype.kind not in "fV":
+        raise RuntimeError(
+            f"\"{name}_lastdim_kernel_impl\" not implemented for '{input.dtype.name.capitalize()}'"
+        )
+    if x.size == 0:
+        y = x.copy()
+    elif x.ndim == 0:
+        y = f(x.reshape(1), 0).reshape(())
+    elif half(x.dtype):
+        y = f(x.astype(F32), axis).astype(x.dtype)
+    else:
+        y = f(x, axis)
+    return result(y, input, rule, (input,), (np.asarray(y) if y.ndim == 0 else y, axis) if (
+        x.ndim) else (y.reshape(()), None))  # fmt: skip
+
+
+def softmax(
+    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None, *,
+    out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """e ** x / sum(e ** x) along `dim`.
+
+    Shapes: any; the result has the same. dtypes: floating; `dtype` casts first.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.softmax.html
+
+    >>> F.softmax(gpunn.tensor([0., 0.]), dim=0)
+    tensor([0.5000, 0.5000])
+    """
+    made = _along("softmax", input, dim, dtype, softmax_array, _softmax_vjp)
+    return made if out is None else write_out(out, made, "softmax")
+
+
+def log_softmax(
+    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None, *,
+    out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """log(softmax(x)) along `dim`, computed stably.
+
+    Shapes: any; the result has the same. dtypes: floating; `dtype` casts first.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.log_softmax.html
+
+    >>> F.log_softmax(gpunn.tensor([0., 0.]), dim=0)
+    tensor([-0.6931, -0.6931])
+    """
+    made = _along("log_softmax", input, dim, dtype, log_softmax_array, _log_softmax_vjp)
+    return made if out is None else write_out(out, made, "log_softmax")
+
+
+def _softmax_method(self: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """`gpunn.softmax` of this tensor."""
+    return softmax(self, dim, dtype=dtype)
+
+
+def _log_softmax_method(self: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """`gpunn.log_softmax` of this tensor."""
+    return log_softmax(self, dim, dtype=dtype)
+
+
+Tensor.softmax = _softmax_method  # type: ignore[attr-defined]
+Tensor.log_softmax = _log_softmax_method  # type: ignore[attr-defined]
+
+
+class Softmax(Module):
+    """`softmax` along `dim`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
+
+    >>> nn.Softmax(dim=0)(gpunn.zeros(2))
+    tensor([0.5000, 0.5000])
+    """
+
+    __constants__ = ["dim"]
+
+    def __init__(self, dim: int | None = None):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Module):
+    """`log_softmax` along `dim`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LogSoftmax.html
+
+    >>> nn.LogSoftmax(dim=0)(gpunn.zeros(2))
+    tensor([-0.6931, -0.6931])
+    """
+
+    __constants__ = ["dim"]
+
+    def __init__(self, dim: int | None = None):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return log_softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
