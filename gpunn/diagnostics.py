@@ -11,12 +11,12 @@ import platform
 import sys
 from collections.abc import Callable
 
-from gpunn import cuda, native, threads
+from gpunn import __version__, cuda, native, threads
 from gpunn.cuda.memory import human
 
 _SETTINGS = (
     "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
-    "CUPY_CACHE_DIR", "CUPY_GPU_MEMORY_LIMIT",
+    "GPUNN_NATIVE", "GPUNN_NUM_THREADS", "CUPY_CACHE_DIR", "CUPY_GPU_MEMORY_LIMIT",
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def doctor() -> Report:
     True
     """
     sections: dict[str, Callable[[], str]] = {
-        "gpunn": lambda: f"{_version('gpunn')} in {os.path.dirname(os.path.abspath(__file__))}",
+        "gpunn": lambda: f"{__version__} in {os.path.dirname(os.path.abspath(__file__))}",
         "python": lambda: f"{platform.python_version()} ({sys.executable})",
         "system": lambda: f"{platform.platform()}, {_cpu()}",
         "memory": _memory,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 _chosen: int | None = None
@@ -28,11 +27,10 @@ def set_num_threads(n: int, /) -> None:
         raise RuntimeError(f"set_num_threads expects a positive integer, got {n}")
     from threadpoolctl import ThreadpoolController
 
-    ThreadpoolController().limit(limits=n, user_api="blas")
-    with contextlib.suppress(ImportError):
-        from gpunn import native
+    from gpunn import native
 
-        native.set_num_threads(n)
+    ThreadpoolController().limit(limits=n, user_api="blas")
+    native.set_num_threads(n)
     _chosen = n
 
 

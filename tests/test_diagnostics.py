@@ -17,6 +17,7 @@ def test_report(capsys):
         report = gpunn.doctor()
     assert capsys.readouterr().out == f"{report}\n"
     assert repr(report) == f"<Report of {len(report)} findings>"
+    assert report["gpunn"].startswith(gpunn.__version__)
     assert report["numpy"] == np.__version__ and sys.executable in report["python"]
     assert report["C++ code"] == native.status()
     assert 'pip install "gpunn[cuda12]"' in report["CUDA"]
