@@ -6,10 +6,11 @@
     python -m tests.parity --table             all of them: how many pass, fail, are absent
     python -m tests.parity --failing           the same, and one line for each that fails
 
-Options: --dtype float32 (repeatable), --kind grad (value, method, inplace, operator, out, alias,
-memory, strided, grad, gradgrad, error), --every (all samples, not a choice of them), --reference
-(PyTorch's larger set of samples), --verbose (values of small tensors, every failure, error
-messages with other words), --jobs N, --impl torch (PyTorch against itself: checks the suite).
+Options, of operations: --dtype float32 and --kind grad (both repeatable; kinds are value, method,
+inplace, operator, out, strided, memory, grad, "inplace grad", gradgrad, alias, signature, error),
+--every (all samples, not a choice of them), --reference (PyTorch's larger set of samples).
+Of everything: --verbose (values of small tensors, every failure, errors with other words),
+--jobs N, --impl torch (PyTorch against itself, which must pass: checks the suite).
 """
 
 from __future__ import annotations

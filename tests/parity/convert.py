@@ -203,6 +203,8 @@ class Package:
     def _tensor(self, t: torch.Tensor, memo: dict) -> Any:
         if t.layout != torch.strided or t.is_quantized or t.is_nested:
             raise Unconvertible(f"layout {t.layout}")
+        if t.ndim > 64:
+            raise Unconvertible("more than NumPy's 64 dimensions")
         if t.device.type != "cpu":
             raise Unconvertible(f"device {t.device}")
         if t.dtype == torch.complex32 or "float8" in str(t.dtype):

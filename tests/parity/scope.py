@@ -99,8 +99,15 @@ VALUES_DIFFER = {
     "resize_as_": "uninitialised memory",
 }
 
-#: Multiples of the usual tolerance (compare.py): long sums, or ill-conditioned samples.
-TOLERANCE_FACTOR: dict[str, float] = {}
+#: Multiples of the usual tolerance (compare.py), by dtype ("" for all).
+TOLERANCE_FACTOR: dict[str, dict[str, float]] = {
+    # The Newton-Schulz iteration runs in bfloat16: its rounding depends on the order of sums.
+    "optim.Muon": {"float64": 1e5, "float32": 1e3},
+}
+
+#: Operations that may name any of several equal elements: indices are compared where the input
+#: holds no value twice.
+ANY_OF_EQUALS = {"kthvalue", "median", "mode", "nanmedian", "topk"}
 
 #: Operations where the bare result is unique only up to a sign or a rotation: values are
 #: compared after the sample's own output_process_fn_grad (gradients always are).
@@ -137,6 +144,12 @@ KNOWN = [
         text=r"got \(int, Tensor\)|must be Tensor, not int|descriptor '__r\w+__' for",
     ),
 ]
+
+
+def tolerance_factor(name: str, dtype: Any) -> float:
+    """The multiple of the usual tolerance for an operation and dtype."""
+    factors = TOLERANCE_FACTOR.get(name, {})
+    return factors.get(str(dtype).removeprefix("torch."), factors.get("", 1.0))
 
 
 def known(name: str, failure: Any) -> Known | None:

@@ -38,7 +38,12 @@ def test_scope_names_what_pytorch_has():
     assert {f"nn.{m}" for m in scope.MODULES.split()} <= everything
     assert {f"optim.{m}" for m in scope.OPTIMIZERS.split()} <= everything
     assert {f"lr_scheduler.{m}" for m in scope.SCHEDULERS.split()} <= everything
-    singled = {*scope.VALUES_DIFFER, *scope.TOLERANCE_FACTOR, *scope.UP_TO_SIGN}
+    singled = {
+        *scope.VALUES_DIFFER,
+        *scope.TOLERANCE_FACTOR,
+        *scope.UP_TO_SIGN,
+        *scope.ANY_OF_EQUALS,
+    }
     assert singled <= everything
 
 
