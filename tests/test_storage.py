@@ -62,8 +62,10 @@ def test_any_array_is_some_view_of_an_owner(make):
 def test_views_share_their_owner():
     x = np.zeros((4, 4))
     tricks = np.lib.stride_tricks
-    for part in (x[1:], x.T, x[::2, 1:], tricks.as_strided(x, (2, 2), (8, 8))[1:],
-                 tricks.sliding_window_view(x, 2, 0)[:, 1], np.broadcast_to(x[0], (3, 4))):  # fmt: skip
+    windows = tricks.sliding_window_view(x, 2, 0)
+    overlapping = tricks.as_strided(x, (2, 2), (8, 8))
+    expanded = np.broadcast_to(x[0], (3, 4))
+    for part in (x[1:], x.T, x[::2, 1:], overlapping[1:], windows[:, 1], expanded):
         assert locate(part)[0] is x
 
 
