@@ -4,6 +4,8 @@ import pytest
 
 from gpunn import cuda
 
+from .parity.summary import pytest_terminal_summary  # noqa: F401
+
 
 def pytest_runtest_setup(item):
     """Tests that need GPUs are skipped where there are none, and the reason says why."""

@@ -1,4 +1,4 @@
-"""The parity table at the end of a pytest run."""
+"""The parity table at the end of a pytest run; tests/conftest.py takes the hook from here."""
 
 from __future__ import annotations
 
