@@ -120,7 +120,7 @@ def np_sgn(x: Any, xp: Any) -> Any:
     """x / |x|, 0 at 0."""
     if x.dtype.kind != "c":
         return xp.sign(x)
-    size = abs(x)
+    size = xp.abs(x)
     return xp.where(size == 0, 0, x / xp.where(size == 0, 1, size)).astype(x.dtype)
 
 
