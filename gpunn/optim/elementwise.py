@@ -15,7 +15,7 @@ import numpy as np
 
 from gpunn import autograd, dtypes
 from gpunn.autograd import touch
-from gpunn.optim.optimizer import Optimizer
+from gpunn.optim.optimizer import Optimizer, ParamsT
 from gpunn.tensor import Tensor, wrap
 
 Rule = Callable[..., None]
@@ -33,6 +33,13 @@ class Elementwise(Optimizer):
 
     _scalars: tuple[str, ...] = ("step",)  # 0-dim tensors of the state
     _instead_of_sparse = ""  # the end of the error message
+
+    def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
+        if defaults.get("fused") and defaults["differentiable"]:
+            raise RuntimeError("`fused` does not support `differentiable`")
+        if defaults.get("fused") and defaults["foreach"]:
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        super().__init__(params, defaults)
 
     def _new_state(self, group: dict[str, Any], p: Tensor) -> dict[str, Any]:
         raise NotImplementedError
@@ -55,15 +62,6 @@ class Elementwise(Optimizer):
         raise RuntimeError(
             f"{type(self).__name__} does not support sparse gradients{self._instead_of_sparse}"
         )
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group: a dictionary with "params" and the options that differ from the defaults."""
-        option = {**self.defaults, **param_group}.get
-        if option("fused") and option("differentiable"):
-            raise RuntimeError("`fused` does not support `differentiable`")
-        if option("fused") and option("foreach"):
-            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-        super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

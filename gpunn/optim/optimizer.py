@@ -434,7 +434,10 @@ def _fill_with_zeros(grad: Tensor) -> None:
         grad.zero_()  # type: ignore[attr-defined]
         return
     grad.node, grad._requires_grad = None, False
-    grad.array.fill(0)
+    if getattr(grad.array.flags, "writeable", True):
+        grad.array.fill(0)
+    else:  # a broadcast gradient, of backward(create_graph=True)
+        grad.array = np.zeros_like(grad.array)
     touch(grad)
 
 

@@ -1,0 +1,156 @@
+"""Blocks, half precision, complex numbers, layouts and recorded steps of the elementwise rules."""
+
+import numpy as np
+import pytest
+
+import gpunn
+from gpunn.optim import elementwise
+
+NAMES = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop",
+         "Rprop", "ASGD"]  # fmt: skip
+
+
+def run_steps(name, arrays, grads, **kwargs):
+    """The parameter after a few steps from `arrays`' values and layout."""
+    params = [gpunn.as_tensor(a).requires_grad_() for a in arrays]
+    optimizer = getattr(gpunn.optim, name)(params, lr=0.1, **kwargs)
+    for step in grads:
+        for p, g in zip(params, step, strict=True):
+            p.grad = gpunn.as_tensor(g)
+        optimizer.step()
+    return [p.detach().numpy() for p in params], optimizer
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("layout", ["flat", "rows", "gradient"])
+def test_large_parameters_in_blocks_equal_small_ones(monkeypatch, name, layout):
+    rng = np.random.default_rng(0)
+    value = rng.standard_normal((13, 7))
+    grads = rng.standard_normal((4, 13, 7))
+    expected, _ = run_steps(name, [value.copy()], [[g] for g in grads])
+    monkeypatch.setattr(elementwise, "BLOCK", 128)  # 16 elements, 2 rows
+    start = np.asfortranarray(value) if layout == "rows" else value.copy()
+    order = np.asfortranarray if layout == "gradient" else np.array
+    found, _ = run_steps(name, [start], [[order(g)] for g in grads])
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert found[0].flags.c_contiguous == start.flags.c_contiguous
+
+
+def test_blocks_cover_every_element_once():
+    for shape in [(100,), (10, 10), (3, 50), (1, 99), (99, 1)]:
+        for order in "CF":
+            a, b = np.zeros(shape, order=order), np.zeros(shape)
+            for x, y in elementwise.blocks([a, b], 80):
+                x += 1
+                y += 1
+            assert (a == 1).all() and (b == 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_computed_in_float32_and_rounded_once(name, dtype):
+    rng = np.random.default_rng(0)
+    dtype = getattr(gpunn, dtype)
+    value = gpunn.tensor(rng.standard_normal(40), dtype=dtype)
+    grad = gpunn.tensor(rng.standard_normal(40), dtype=dtype)
+    half = value.clone().requires_grad_()
+    full = value.to(gpunn.float32).requires_grad_()
+    half.grad, full.grad = grad, grad.to(gpunn.float32)
+    for p in (half, full):
+        optimizer = getattr(gpunn.optim, name)([p], lr=0.125)
+        optimizer.step()
+        for key, x in optimizer.state[p].items():
+            assert x.dtype is (p.dtype if x.ndim else gpunn.float32), key
+    assert half.tolist() == full.detach().to(dtype).tolist()
+    assert half.grad.tolist() == grad.tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_not_changed(name):
+    g = gpunn.tensor([1.0, -2.0])
+    p = gpunn.ones(2, requires_grad=True)
+    p.grad = g
+    kwargs = {"weight_decay": 0.1} if name != "Rprop" else {}
+    getattr(gpunn.optim, name)([p], maximize=True, **kwargs).step()
+    assert g.tolist() == [1.0, -2.0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_empty_and_missing_gradients(name):
+    empty = gpunn.ones(0, 3, requires_grad=True)
+    idle = gpunn.ones(2, requires_grad=True)
+    empty.grad = gpunn.ones(0, 3)
+    optimizer = getattr(gpunn.optim, name)([empty, idle])
+    optimizer.step()
+    optimizer.step()
+    assert idle.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_complex_numbers_are_pairs_of_real_ones(name):
+    rng = np.random.default_rng(0)
+    value, grads = rng.standard_normal((4, 6)), rng.standard_normal((3, 4, 6))
+    real, _ = run_steps(name, [value.copy()], [[g] for g in grads])
+    for order in "CF":
+        z = np.array(value.view(complex), order=order)
+        found, _ = run_steps(name, [z], [[g.view(complex)] for g in grads])
+        np.testing.assert_allclose(np.ascontiguousarray(found[0]).view(float), real[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_flow_through_a_differentiable_step(name):
+    if name in ("Adam", "AdamW", "NAdam", "RAdam"):
+        kwargs = {"weight_decay": 0.1}
+    else:
+        kwargs = {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}
+
+    def after(start, grad):
+        p = start.clone()
+        optimizer = getattr(gpunn.optim, name)([p], lr=0.1, differentiable=True, **kwargs)
+        for scale in (1.0, 2.0):
+            p.grad = grad * scale
+            optimizer.step()
+        return p
+
+    x = gpunn.tensor([1.0, -2.0, 0.5], dtype=gpunn.float64, requires_grad=True)
+    g = gpunn.tensor([0.3, -0.6, 0.9], dtype=gpunn.float64, requires_grad=True)
+    assert gpunn.autograd.gradcheck(after, (x, g))
+    plain = x.detach().clone().requires_grad_()
+    optimizer = getattr(gpunn.optim, name)([plain], lr=0.1, **kwargs)
+    for scale in (1.0, 2.0):
+        plain.grad = (g * scale).detach()
+        optimizer.step()
+    np.testing.assert_allclose(after(x, g).tolist(), plain.tolist(), rtol=1e-9)
+
+
+def test_gradients_flow_to_the_learning_rate():
+    lr = gpunn.tensor(0.1, dtype=gpunn.float64, requires_grad=True)
+    for name in ("SGD", "Adam"):
+
+        def after(lr, name=name):
+            p = gpunn.tensor([1.0, -2.0], dtype=gpunn.float64, requires_grad=True).clone()
+            p.grad = gpunn.tensor([0.5, 0.25], dtype=gpunn.float64)
+            optimizer = getattr(gpunn.optim, name)([p], lr=lr, differentiable=True)
+            optimizer.step()
+            return p
+
+        assert gpunn.autograd.gradcheck(after, (lr,))
+
+
+def test_fused_excludes_foreach_and_differentiable():
+    p = gpunn.ones(1)
+    with pytest.raises(RuntimeError, match="`fused` and `foreach` cannot be `True` together"):
+        gpunn.optim.Adam([p], fused=True, foreach=True)
+    with pytest.raises(RuntimeError, match="`fused` does not support `differentiable`"):
+        gpunn.optim.SGD([p], fused=True, differentiable=True)
+
+
+def test_parameters_on_several_devices():
+    params = [gpunn.ones(2, device=d, requires_grad=True) for d in ("cpu", "cpu:1")]
+    for p in params:
+        p.grad = gpunn.ones(2, device=p.device)
+    optimizer = gpunn.optim.Adam(params, lr=0.5)
+    optimizer.step()
+    for p in params:
+        assert p.tolist() == pytest.approx([0.5, 0.5])
+        assert optimizer.state[p]["exp_avg"].device is p.device
