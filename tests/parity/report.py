@@ -90,7 +90,9 @@ class Report:
     def text(self, everything: bool = False) -> str:
         """The line and the failures; those alike are shown once unless everything is asked."""
         if everything:
-            return "\n".join([self.line(), *map(str, self.failures), *map(str, self.messages)])
+            left_out = [f"not compared: {n} samples: {why}" for why, n in self.skipped.items()]
+            found = map(str, [*self.failures, *self.messages])
+            return "\n".join([self.line(), *found, *left_out])
         alike = Counter((f.kind, f.text[:60]) for f in self.failures)
         lines, seen = [self.line()], set()
         for f in self.failures:
