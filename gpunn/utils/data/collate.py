@@ -111,9 +111,9 @@ def _like(container: Any, values: Any) -> Any:
     try:
         if isinstance(container, MutableMapping):
             # A copy keeps what the type has besides its items, such as a default factory.
-            out = copy.copy(container)
-            out.update(values)
-            return out
+            mapping = copy.copy(container)
+            mapping.update(values)
+            return mapping
         if isinstance(container, MutableSequence):
             out = copy.copy(container)
             for i, value in enumerate(values):

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 import gpunn
+from gpunn.cuda.detect import load
+from gpunn.cuda.devices import index_of
 from gpunn.device import Device
 from gpunn.tensor import Tensor, wrap
 from gpunn.utils.data.collate import rebuild
@@ -35,7 +37,7 @@ def pin_memory(data: Any, device: Any = None) -> Any:
 
 def _pinned(tensor: Tensor) -> Tensor:
     array = tensor.array
-    memory = gpunn.cuda.load().cuda.alloc_pinned_memory(max(array.nbytes, 1))
+    memory = load().cuda.alloc_pinned_memory(max(array.nbytes, 1))
     pinned = np.frombuffer(memory, array.dtype, math.prod(array.shape)).reshape(array.shape)
     pinned[...] = array
     return wrap(pinned, tensor.device)
@@ -55,7 +57,7 @@ class Stager:
                 stacklevel=5,
             )
         if self.pin and device:
-            self.device = Device("cuda", gpunn.cuda.index_of(device))
+            self.device = Device("cuda", index_of(device))
             self.stream = gpunn.cuda.Stream(self.device)
 
     def stage(self, batch: Any) -> Any:
@@ -81,5 +83,5 @@ class Stager:
 def _to(data: Any, device: Device) -> Any:
     """`data` with each tensor in it on the device; CuPy copies by way of page-locked memory."""
     if isinstance(data, Tensor):
-        return data.to(device, non_blocking=True)
+        return data.to(device, non_blocking=True)  # type: ignore[attr-defined]
     return rebuild(data, lambda value: _to(value, device))

@@ -33,10 +33,11 @@ class Failure:
     """The exception being handled, its traceback as text, to be raised again elsewhere."""
 
     def __init__(self, where: str) -> None:
-        self.kind: Any = sys.exc_info()[0]
-        self.message = f"Caught {self.kind.__name__} {where}.\nOriginal {traceback.format_exc()}"
+        kind: Any = sys.exc_info()[0]
+        self.kind = kind
+        self.message = f"Caught {kind.__name__} {where}.\nOriginal {traceback.format_exc()}"
         try:
-            pickle.dumps(self.kind)
+            pickle.dumps(kind)
         except Exception:  # a class that the other process cannot import
             self.kind = RuntimeError
 
@@ -129,7 +130,7 @@ class Receiver:
                 descriptor = reduction.recv_handle(self.conn)
                 self.segments[number] = mmap.mmap(descriptor, size)
                 os.close(descriptor)
-            whole = memoryview(self._bytes(number, spans[-1][1]))
+            whole = self._bytes(number, spans[-1][1]).data
             buffers = [whole[start:stop] for start, stop in spans]
         try:
             return key, pickle.loads(body, buffers=buffers)

@@ -163,7 +163,8 @@ def _serve(job: Any, worker_id: int, sender: Sender, tasks: Any, closed: threadi
     """Sets the worker up and answers tasks; an error in setting up is every task's answer."""
     where = f"in DataLoader worker process {worker_id}"
     answer: Any
-    broken = fetch = None
+    fetch: Any = None
+    broken: Failure | None = None
     ended = False
     try:
         job = _set_up(job, worker_id)
