@@ -271,7 +271,7 @@ def random_split(
 
     >>> parts = gpunn.utils.data.random_split(range(10), [0.5, 0.25, 0.25])
     >>> [len(part) for part in parts]
-    [5, 3, 2]
+    [6, 2, 2]
     """
     size = len(dataset)
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
