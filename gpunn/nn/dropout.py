@@ -1,0 +1,72 @@
+"""Dropout: zeros at random while training, scaled so that the mean stays.
+
+The mask comes from the device's default generator, one draw an element, whatever the layout.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpunn import draw_integers
+from gpunn.autograd.graph import result, vjp
+from gpunn.nn.module import Module
+from gpunn.ops._rows import inplace
+from gpunn.tensor import Tensor, wrap
+
+
+@vjp((None,), name="NativeDropoutBackward0")
+def _dropout_vjp(g: Any, mask: Any) -> Any:
+    return g * (wrap(mask, g.device) if isinstance(g, Tensor) else mask)
+
+
+def _drop(input: Tensor, p: float) -> Tensor:
+    x = input.array
+    keep = 1 - p
+    mask = draw_integers.bernoulli(x.shape, x.dtype, None, keep, device=input.device)
+    if keep:
+        mask = mask / x.dtype.type(keep)
+    return result(x * mask, input, _dropout_vjp, (input,), (mask,))
+
+
+_drop_ = inplace(_drop, "dropout")
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Each element is zero with probability p, else divided by 1 - p; untouched if not training.
+
+    Shapes: any; the result has the same. ValueError for p outside [0, 1].
+    The mask is PyTorch's own for the same seed (its CPU bernoulli stream).
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout.html
+
+    >>> F.dropout(gpunn.ones(3), 0.5, training=False)
+    tensor([1., 1., 1.])
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0 or input.array.size == 0:
+        return input
+    return _drop_(input, p) if inplace else _drop(input, p)
+
+
+class Dropout(Module):
+    """`nn.functional.dropout` while the module is training.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout.html
+
+    >>> nn.Dropout(0.5).eval()(gpunn.ones(3))
+    tensor([1., 1., 1.])
+    """
+
+    __constants__ = ["p", "inplace"]
+
+    def __init__(self, p: float = 0.5, inplace: bool = False):
+        super().__init__()
+        if p < 0 or p > 1:
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        self.p, self.inplace = p, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dropout(input, self.p, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, inplace={self.inplace}"
