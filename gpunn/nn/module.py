@@ -121,9 +121,7 @@ class Module(Members, Hooks, State):
         >>> [name for name, _ in nn.Sequential(weights).named_parameters(prefix="model")]
         ['model.0.scale']
         """
-        return self._named_members(
-            lambda module: module._own(PARAMETER), prefix, recurse, remove_duplicate
-        )
+        return self._named_members(PARAMETER, prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """The buffers, each once; only the module's own without `recurse`."""
@@ -134,21 +132,22 @@ class Module(Members, Hooks, State):
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Tensor]]:
         """`buffers` with their dotted names, which start with `prefix`."""
-        return self._named_members(
-            lambda module: module._own(BUFFER), prefix, recurse, remove_duplicate
-        )
+        return self._named_members(BUFFER, prefix, recurse, remove_duplicate)
 
     def _named_members(
-        self, get_members_fn: Callable[[Any], Any], prefix: str = "", recurse: bool = True,
-        remove_duplicate: bool = True,
-    ) -> Iterator[tuple[str, Any]]:  # fmt: skip
-        """The pairs that `get_members_fn(module)` gives for each module, None left out."""
+        self, role: str, prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
+        """The members that have this role, with their dotted names, None left out."""
         seen = set()
         modules: Any = [(prefix, self)]
         if recurse:
             modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
         for path, module in modules:
-            for name, value in get_members_fn(module):
+            values = module.__dict__
+            for name, its_role in list(module._roles.items()):
+                if its_role != role:
+                    continue
+                value = values[name]
                 if value is None or value in seen:
                     continue
                 if remove_duplicate:
@@ -191,10 +190,11 @@ class Module(Members, Hooks, State):
         if remove_duplicate:
             memo.add(self)
         yield prefix, self
-        for name, module in self._own(MODULE):
-            if module is not None:
+        values = self.__dict__
+        for name, role in list(self._roles.items()):
+            if role == MODULE and values[name] is not None:
                 path = f"{prefix}.{name}" if prefix else name
-                yield from module.named_modules(memo, path, remove_duplicate)
+                yield from values[name].named_modules(memo, path, remove_duplicate)
 
     def apply(self: M, fn: Callable[[Module], Any]) -> M:
         """Calls `fn` on every module in this one, children first, then on itself; returns itself.
