@@ -77,15 +77,25 @@ class Windows:
             for t, d, s, n in zip(tap, self.dilation, self.stride, self.out, strict=True)
         ))  # fmt: skip
 
-    def padded(self, x: Any, value: Any) -> Any:
-        """x with what the windows reach beyond its edges."""
-        pairs = [(0, 0)] * (x.ndim - len(self.size))
+    def edges(self) -> list[tuple[int, int]]:
+        """How far the windows reach beyond the input, before and behind, by dimension."""
+        pairs = []
         for i, n in enumerate(self.size):
             reach = (self.out[i] - 1) * self.stride[i] + (self.kernel[i] - 1) * self.dilation[i] + 1
             pairs.append((self.padding[i], max(reach - n - self.padding[i], 0)))
+        return pairs
+
+    def padded(self, x: Any, value: Any) -> Any:
+        """x with what the windows reach beyond its edges."""
+        pairs = self.edges()
         if not any(a or b for a, b in pairs):
             return x
-        return ns(x).pad(x, pairs, constant_values=value)
+        lead = [(0, 0)] * (x.ndim - len(self.size))
+        return ns(x).pad(x, lead + pairs, constant_values=value)
+
+    def padded_shape(self, lead: Ints) -> Ints:
+        """The shape of a padded array whose first dimensions are `lead`."""
+        return lead + tuple(a + n + b for n, (a, b) in zip(self.size, self.edges(), strict=True))
 
     def unpadded(self, x: Any) -> Any:
         """The part of a padded array that is the input."""
@@ -193,7 +203,8 @@ def _max_pool_vjp(g: Any, taps: Any, w: Windows) -> Any:
     if isinstance(g, Tensor):
         return _max_pool_second(g, taps, w)
     xp = ns(g)
-    whole = xp.zeros_like(w.padded(xp.zeros((*g.shape[: -len(w.size)], *w.size), g.dtype), 0))
+    shape = w.padded_shape(tuple(g.shape[: -len(w.size)]))
+    whole = xp.zeros(shape, g.dtype)
     for number, tap in enumerate(w.taps()):
         whole[w.place(tap)] += xp.where(taps == number, g, g.dtype.type(0))
     return w.unpadded(whole)
@@ -293,23 +304,18 @@ def _average(x: Any, w: Windows, divisor: Any) -> Any:
     return y / divisor
 
 
-def _average_composed(x: Tensor, w: Windows, divisor: Any) -> Tensor:
-    """The same in plain operations."""
-    from gpunn.nn.pad import pad
-
-    counts = []
-    for i in reversed(range(len(w.size))):
-        reach = (w.out[i] - 1) * w.stride[i] + w.kernel[i]
-        counts += [w.padding[i], max(reach - w.size[i] - w.padding[i], 0)]
-    total = _window_sums(pad(x, counts), w)
-    return total / (wrap(divisor, x.device) if hasattr(divisor, "shape") else divisor)
-
-
-@vjp((0, None, None), composed=_average_composed, name="AvgPool2DBackward0")
-def _average_vjp(g: Any, x: Any, w: Windows, divisor: Any) -> Any:
-    xp = ns(g)
+@vjp((None, None), name="AvgPool2DBackward0")
+def _average_vjp(g: Any, w: Windows, divisor: Any) -> Any:
+    """Each entry gets its share of every window that it is in."""
+    shape = w.padded_shape(tuple(g.shape[: -len(w.size)]))
+    if isinstance(g, Tensor):
+        share = g / (wrap(divisor, g.device) if hasattr(divisor, "shape") else divisor)
+        whole = g.new_zeros(shape)  # type: ignore[attr-defined]
+        for tap in w.taps():
+            whole = put(whole, w.place(tap), share, True)
+        return w.unpadded(whole)
     share = g / divisor
-    whole = xp.zeros_like(w.padded(xp.zeros((*g.shape[: -len(w.size)], *w.size), g.dtype), 0))
+    whole = ns(g).zeros(shape, g.dtype)
     for tap in w.taps():
         whole[w.place(tap)] += share
     return w.unpadded(whole)
@@ -332,7 +338,7 @@ def _avg_pool(
         if x.dtype.kind == "f" or half(x.dtype):
             divisor = divisor.astype(wide.dtype)
     y = _average(wide, w, divisor) if x.dtype.kind not in "iu" else _average(x, w, 1) // divisor
-    return result(y.astype(x.dtype), input, _average_vjp, (input,), (x, w, divisor))
+    return result(y.astype(x.dtype), input, _average_vjp, (input,), (w, divisor))
 
 
 def _make_average(dims: int) -> Any:
