@@ -13,6 +13,7 @@ from gpunn.nn import init
 from gpunn.nn.lazy import LazyModuleMixin
 from gpunn.nn.module import Module
 from gpunn.nn.parameter import Parameter, UninitializedParameter
+from gpunn.nn.shape import Identity as Identity  # PyTorch has it in this file
 from gpunn.ops.create import empty
 from gpunn.ops.linalg import matmul, matmul_array
 from gpunn.tensor import Tensor
