@@ -172,7 +172,7 @@ def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Ten
     x = input.array
     if x.dtype.kind not in "fV":
         raise RuntimeError(f"round(decimals={decimals}) is not implemented for {input.dtype}")
-    scale = 10.0 ** abs(decimals)
+    scale = 10.0 ** max(decimals, -decimals)
     wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
     y = np.rint(wide * scale) / scale if decimals > 0 else np.rint(wide / scale) * scale
     made = result(y.astype(x.dtype), input, _round_vjp, (input,))
