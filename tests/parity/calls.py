@@ -22,7 +22,7 @@ class Raised:
 def outcome(package: Package, fn: Callable, args: tuple = (), kwargs: dict | None = None) -> Any:
     """What a call returns, or Raised; the package's generator is seeded before."""
     try:
-        package.module.manual_seed(7)
+        package.seed(7)
         return fn(*args, **(kwargs or {}))
     except Exception as error:
         return Raised(error)

@@ -233,6 +233,10 @@ class Package:
             array = np.ndarray(tuple(t.shape), dtype, storage, offset, strides)
         return importlib.import_module("gpunn.tensor").wrap(array)
 
+    def seed(self, seed: int) -> None:
+        """Start the package's random numbers anew."""
+        self.module.manual_seed(seed)
+
     # -- back ----------------------------------------------------------------------------
 
     def is_tensor(self, value: Any) -> bool:
@@ -281,6 +285,10 @@ class Itself(Package):
 
     def memory(self, value: torch.Tensor) -> int:
         return storage_of(value)
+
+    def seed(self, seed: int) -> None:
+        # torch.manual_seed formats three stack traces for devices that are not there: 1 ms.
+        torch.default_generator.manual_seed(seed)
 
 
 TORCH = Itself("torch")

@@ -19,7 +19,7 @@ class Walk:
         both = package.translate(((sample.input, *sample.args), sample.kwargs))
         (args, kwargs) = both
         self.inputs = [t for t in _unique(package.tensors(both)) if t.requires_grad]
-        package.module.manual_seed(7)
+        package.seed(7)
         op = package.translate(check.info.inplace_variant if inplace else check.info.op)
         if inplace:
             args = (args[0].clone(), *args[1:])
@@ -57,7 +57,7 @@ def check_gradients(check: Any, kind: str, sample: Any, dtype: torch.dtype, seco
         return
     if not theirs.inputs or not theirs.outputs:
         return
-    torch.manual_seed(1)
+    TORCH.seed(1)
     cotangents = [torch.randn_like(t) for t in theirs.outputs]
     directions = [torch.randn_like(t) for t in theirs.inputs] if second else []
     try:

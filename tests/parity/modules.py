@@ -105,7 +105,7 @@ class ModuleCheck:
         self.check("signature", text)
         for self.dtype in self.options.dtypes or DTYPES:
             for training in (True, False)[: 1 + self.info.train_and_eval_differ]:
-                torch.manual_seed(0)
+                TORCH.seed(0)
                 cases = self.info.module_inputs_func(
                     self.info, "cpu", self.dtype, True, training=training
                 )
@@ -211,7 +211,7 @@ class ModuleCheck:
         for package, result, given, module in walks:
             outputs = [t for t in package.tensors(result) if t.requires_grad]
             if cotangents is None:
-                torch.manual_seed(1)
+                TORCH.seed(1)
                 cotangents = [torch.randn_like(t) for t in outputs]
             if len(outputs) != len(cotangents):
                 return f"{len(outputs)} differentiable results, PyTorch {len(cotangents)}"
@@ -233,7 +233,7 @@ class ModuleCheck:
         if self.info.module_error_inputs_func is None:
             return
         self.dtype = None
-        torch.manual_seed(0)
+        TORCH.seed(0)
         for training in (True, False)[: 1 + self.info.train_and_eval_differ]:
             cases = self.info.module_error_inputs_func(
                 self.info, "cpu", torch.float32, False, training=training

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import scope
@@ -126,10 +127,11 @@ class OpCheck:
 
     def samples(self, dtype: torch.dtype, requires_grad: bool = False) -> list:
         """All samples of a dtype that are not too large."""
-        torch.manual_seed(0)
-        source = self.info.reference_inputs if self.options.reference else self.info.sample_inputs
+        _seed_generators()
+        source = self.options.reference and self.info.reference_inputs_func
+        source = source or self.info.sample_inputs_func
         try:
-            samples = list(source("cpu", dtype, requires_grad=requires_grad))
+            samples = list(source(self.info, "cpu", dtype, requires_grad))
         except Exception as error:
             self.report.skip(f"no samples: {error_text(error)}")
             return []
@@ -326,8 +328,8 @@ class OpCheck:
         """Error inputs raise the same type; other words are counted apart."""
         if self.info.error_inputs_func is None:
             return
-        torch.manual_seed(0)
-        for case in self.info.error_inputs("cpu"):
+        _seed_generators()
+        for case in self.info.error_inputs_func(self.info, "cpu"):
             pair = self.copies(case.sample_input)
             if pair is None:
                 continue
@@ -360,6 +362,13 @@ class OpCheck:
                 if i % 3 == 1 and kind == "grad":
                     sample = _strided_leaves(sample)
                 check_gradients(self, kind, sample, dtype, second)
+
+
+def _seed_generators() -> None:
+    """Samples are the same each time."""
+    TORCH.seed(0)
+    random.seed(0)
+    np.random.seed(0)
 
 
 def _widened(value: Any) -> Any:

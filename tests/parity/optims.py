@@ -62,7 +62,7 @@ class Training:
 
     def __init__(self, package: Package, cls: Any, kwargs: dict, dtype: Any, groups: bool) -> None:
         self.package = package
-        torch.manual_seed(3)
+        TORCH.seed(3)
         values = [torch.nn.Parameter(torch.randn(s, dtype=dtype)) for s in SHAPES]
         targets = [torch.randn(s, dtype=dtype) for s in SHAPES]
         self.params, self.targets = package.translate((values, targets), {})
