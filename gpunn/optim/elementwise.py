@@ -217,7 +217,7 @@ def as_real(xp: Any, array: Any) -> Any:
 
 
 def constants(xp: Any, dtype: Any, values: tuple[Any, ...]) -> list[Any]:
-    """The numbers as the rule takes them. NumPy is twice as fast with 0-dim arrays as with floats."""
+    """The numbers as the rule takes them: NumPy is faster with 0-dim arrays than with floats."""
     if xp is not np:
         return list(values)
     dtype = dtypes.F64 if dtype.char in "dD" else dtypes.F32
@@ -246,4 +246,3 @@ def zeros_like(p: Tensor) -> Tensor:
     if array.flags.c_contiguous:  # fresh pages of zeros, cheaper than writing them
         return wrap(xp.zeros(array.shape, array.dtype), p.device)
     return wrap(xp.zeros_like(array), p.device)
-

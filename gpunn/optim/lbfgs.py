@@ -16,7 +16,7 @@ __all__ = ["LBFGS"]
 
 
 class _Point(NamedTuple):
-    """The objective at a distance t along the direction: value, gradient, directional derivative."""
+    """The objective at a distance t along a direction: value, gradient, slope."""
 
     t: float
     f: float

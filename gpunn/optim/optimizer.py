@@ -157,6 +157,12 @@ class Optimizer:
     _opt_called = False  # whether step() was called; the schedulers ask
     state: defaultdict[Any, Any]
     param_groups: list[dict[str, Any]]
+    _optimizer_step_pre_hooks: OrderedDict[int, Callable[..., Any]]
+    _optimizer_step_post_hooks: OrderedDict[int, Callable[..., Any]]
+    _optimizer_state_dict_pre_hooks: OrderedDict[int, Callable[..., Any]]
+    _optimizer_state_dict_post_hooks: OrderedDict[int, Callable[..., Any]]
+    _optimizer_load_state_dict_pre_hooks: OrderedDict[int, Callable[..., Any]]
+    _optimizer_load_state_dict_post_hooks: OrderedDict[int, Callable[..., Any]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -280,7 +286,7 @@ class Optimizer:
             raise TypeError(
                 f"optimizer can only optimize Tensors, but one of the params is {_typename(p)}"
             )
-        if not (self.defaults.get("differentiable") or p.is_leaf or p.retains_grad):
+        if not (self.defaults.get("differentiable") or p.is_leaf or p.retains_grad):  # type: ignore[attr-defined]
             raise ValueError("can't optimize a non-leaf Tensor")
 
     def _check_disjoint(self, param_group: dict[str, Any]) -> None:
@@ -407,7 +413,7 @@ class Optimizer:
 def check_options(
     lr: float | Tensor, eps: float = 0.0, betas: tuple[Any, ...] = (), **others: float
 ) -> None:
-    """Raises ValueError for negative options ("Invalid learning rate: -1") and betas not in [0, 1)."""
+    """Raises ValueError for negative options ("Invalid learning rate: -1") and wrong betas."""
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
     if not lr >= 0.0:  # type: ignore[operator]
@@ -457,7 +463,7 @@ def _check_sizes(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> N
 
 
 def _restored(value: Any, p: Tensor, group: dict[str, Any], key: Any = None) -> Any:
-    """A copy of a value of the saved state, its tensors moved to the parameter's device and dtype."""
+    """A copy of a saved value, its tensors moved to the parameter's device and dtype."""
     if isinstance(value, dict):
         return {k: _restored(v, p, group, k) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -24,7 +24,7 @@ def _rprop(
 
 
 class Rprop(Elementwise):
-    """Resilient backpropagation: each element has its own step, and only the gradient's sign counts.
+    """Resilient backpropagation: each element has its own step, the gradient gives only the sign.
 
     The step grows by the factor η₊ while the sign stays, shrinks by η₋ when it turns (that once
     without moving), within `step_sizes`; θ ← θ - step · sign(g). Meant for whole-batch gradients.

@@ -94,8 +94,8 @@ def get_ema_avg_fn(decay: float = 0.999) -> AvgFn:
     _check_decay(decay)
 
     @autograd.no_grad()
-    def ema_update(average: Tensor, current: Tensor, num_averaged: Any) -> Tensor:
-        return decay * average + (1 - decay) * current  # type: ignore[operator]
+    def ema_update(average: Any, current: Any, num_averaged: Any) -> Tensor:
+        return decay * average + (1 - decay) * current
 
     return ema_update
 
@@ -110,8 +110,8 @@ def get_swa_avg_fn() -> AvgFn:
     """
 
     @autograd.no_grad()
-    def swa_update(average: Tensor, current: Tensor, num_averaged: Any) -> Tensor:
-        return average + (current - average) / (num_averaged + 1)  # type: ignore[operator]
+    def swa_update(average: Any, current: Any, num_averaged: Any) -> Tensor:
+        return average + (current - average) / (num_averaged + 1)
 
     return swa_update
 
@@ -136,7 +136,7 @@ class AveragedModel(Module):
     2.0
     """
 
-    n_averaged: Tensor
+    n_averaged: Any
 
     def __init__(
         self,
@@ -164,8 +164,10 @@ class AveragedModel(Module):
     @autograd.no_grad()
     def update_parameters(self, model: Module) -> None:
         """Takes the parameters of `model` into the averages."""
-        averages, currents = list(self.module.parameters()), list(model.parameters())
-        own_buffers, buffers = list(self.module.buffers()), list(model.buffers())
+        averages: list[Any] = list(self.module.parameters())
+        currents: list[Any] = list(model.parameters())
+        own_buffers: list[Any] = list(self.module.buffers())
+        buffers = list(model.buffers())
         if self.use_buffers:
             averages, currents = averages + own_buffers, currents + buffers
         else:
@@ -178,12 +180,12 @@ class AveragedModel(Module):
                 average.copy_(current)
         else:
             self._average(averages, currents)
-        self.n_averaged += 1  # type: ignore[misc]
+        self.n_averaged += 1
 
     def _average(self, averages: list[Any], currents: list[Any]) -> None:
         if self.avg_fn is not None:
             for average, current in zip(averages, currents, strict=False):
-                count = self.n_averaged.to(average.device)  # type: ignore[attr-defined]
+                count = self.n_averaged.to(average.device)
                 average.copy_(self.avg_fn(average, current, count))
             return
         multi_avg_fn = self.multi_avg_fn or get_swa_multi_avg_fn()
@@ -193,7 +195,7 @@ class AveragedModel(Module):
             group[0].append(average)
             group[1].append(current)
         for (device, _), (some, others) in alike.items():
-            multi_avg_fn(some, others, self.n_averaged.to(device))  # type: ignore[attr-defined]
+            multi_avg_fn(some, others, self.n_averaged.to(device))
 
 
 @autograd.no_grad()
@@ -276,7 +278,8 @@ class SWALR(LRScheduler):
         if self.anneal_epochs == 0:
             step = max(1, step)
         before, now = (
-            self.anneal_func(max(0, min(1, s / max(1, self.anneal_epochs)))) for s in (step - 1, step)
+            self.anneal_func(max(0, min(1, s / max(1, self.anneal_epochs))))
+            for s in (step - 1, step)
         )
         lrs = []
         for group in self.optimizer.param_groups:

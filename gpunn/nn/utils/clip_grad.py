@@ -102,8 +102,9 @@ def get_total_norm(
     if xp is np:
         total = _norm_of(np, np.array([float(n) for n in norms]), norm_type)
     else:  # without waiting for the GPU, unless the norms lie on several
-        same = all(t.device is device for t in tensors)
-        total = _norm_of(xp, xp.stack([n if same else xp.asarray(float(n)) for n in norms]), norm_type)
+        if any(t.device is not device for t in tensors):
+            norms = [xp.asarray(float(n)) for n in norms]
+        total = _norm_of(xp, xp.stack(norms), norm_type)
     if error_if_nonfinite and not xp.isfinite(total):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, "

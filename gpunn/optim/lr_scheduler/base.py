@@ -95,7 +95,7 @@ class LRScheduler:
 
     def get_lr(self) -> list[Any]:
         """The learning rates of epoch `self.last_epoch`; called by `step`."""
-        raise NotImplementedError(f"{type(self).__name__} has no get_lr(): write it in the subclass")
+        raise NotImplementedError(f"{type(self).__name__} has no get_lr(): write one")
 
     def step(self, epoch: int | None = None) -> None:
         """Goes to the next epoch. `epoch` goes there directly; deprecated."""
@@ -182,7 +182,7 @@ def per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
 
 
 def function_state(function: Callable[..., Any] | None) -> dict[str, Any] | None:
-    """What can be saved of a function: the attributes of a callable object, nothing of a function."""
+    """What can be saved of a callable: the attributes of an object, nothing of a function."""
     if function is None or isinstance(function, types.FunctionType):
         return None
     return function.__dict__.copy()

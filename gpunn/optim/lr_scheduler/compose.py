@@ -37,6 +37,11 @@ class _Composed(LRScheduler):
                     f"which is different from {type(optimizer).__name__}."
                 )
 
+    def _initial_step(self) -> None:
+        called, self.optimizer._opt_called = self.optimizer._opt_called, True  # no order to check
+        super()._initial_step()
+        self.optimizer._opt_called = called
+
     def state_dict(self) -> dict[str, Any]:
         """All attributes but the optimizer, and the states of the schedulers."""
         return {**super().state_dict(), "_schedulers": [s.state_dict() for s in self._schedulers]}

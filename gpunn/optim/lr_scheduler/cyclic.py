@@ -323,9 +323,7 @@ def _count_steps(total: int | None, epochs: int | None, per_epoch: int | None) -
     elif epochs is not None and per_epoch is not None:
         counts = {"epochs": epochs, "steps_per_epoch": per_epoch}
     else:
-        raise ValueError(
-            "You must define either total_steps OR (epochs AND steps_per_epoch)"
-        )
+        raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch)")
     for name, count in counts.items():
         if not isinstance(count, int) or count <= 0:
             raise ValueError(f"Expected positive integer {name}, but got {count}")

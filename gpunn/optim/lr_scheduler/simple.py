@@ -180,8 +180,7 @@ class ConstantLR(LRScheduler):
     ) -> None:
         if factor > 1.0 or factor < 0:
             raise ValueError(
-                "Constant multiplicative factor expected to be between 0 and 1."
-                f" It is {factor}."
+                f"Constant multiplicative factor expected to be between 0 and 1. It is {factor}."
             )
         self.factor = factor
         self.total_iters = total_iters
@@ -226,8 +225,7 @@ class LinearLR(LRScheduler):
             )
         if end_factor > 1.0 or end_factor < 0:
             raise ValueError(
-                "Ending multiplicative factor expected to be between 0 and 1."
-                f" It is {end_factor}."
+                f"Ending multiplicative factor expected to be between 0 and 1. It is {end_factor}."
             )
         self.start_factor = start_factor
         self.end_factor = end_factor
