@@ -55,6 +55,10 @@ from gpunn.dtypes import (  # noqa: E402
 from gpunn.dtypes import bool_ as bool  # noqa: E402, A004
 from gpunn.dtypes import float_ as float  # noqa: E402, A004
 from gpunn.dtypes import int_ as int  # noqa: E402, A004
+from gpunn.nn.activation import relu, relu_  # noqa: E402
+from gpunn.nn.conv import conv1d, conv2d, conv3d  # noqa: E402
+from gpunn.nn.dropout import dropout  # noqa: E402
+from gpunn.nn.softmax import log_softmax, softmax  # noqa: E402
 from gpunn.ops import index as _index  # noqa: E402
 from gpunn.ops import operators as _operators  # noqa: E402
 from gpunn.ops.create import *  # noqa: E402, F403
@@ -68,6 +72,7 @@ from gpunn.ops.transcend import *  # noqa: E402, F403
 from gpunn.ops.views import *  # noqa: E402, F403
 from gpunn.printing import get_printoptions, set_printoptions  # noqa: E402
 from gpunn.random import *  # noqa: E402, F403
+from gpunn.sparse import sparse_coo_tensor  # noqa: E402
 from gpunn.storage import UntypedStorage  # noqa: E402
 from gpunn.tensor import Size, Tensor  # noqa: E402
 

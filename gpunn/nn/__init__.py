@@ -3,21 +3,55 @@
 Source: https://docs.pytorch.org/docs/stable/nn.html
 """
 
+from gpunn.nn import functional as functional
 from gpunn.nn import init as init
 from gpunn.nn import parameter as parameter
+from gpunn.nn.activation import ReLU as ReLU
+from gpunn.nn.activation import Sigmoid as Sigmoid
+from gpunn.nn.activation import Tanh as Tanh
 from gpunn.nn.container import Container as Container
 from gpunn.nn.container import ModuleDict as ModuleDict
 from gpunn.nn.container import ModuleList as ModuleList
 from gpunn.nn.container import ParameterDict as ParameterDict
 from gpunn.nn.container import ParameterList as ParameterList
 from gpunn.nn.container import Sequential as Sequential
+from gpunn.nn.conv import Conv1d as Conv1d
+from gpunn.nn.conv import Conv2d as Conv2d
+from gpunn.nn.conv import Conv3d as Conv3d
+from gpunn.nn.conv import LazyConv1d as LazyConv1d
+from gpunn.nn.conv import LazyConv2d as LazyConv2d
+from gpunn.nn.conv import LazyConv3d as LazyConv3d
+from gpunn.nn.dropout import Dropout as Dropout
+from gpunn.nn.embedding import Embedding as Embedding
+from gpunn.nn.embedding import EmbeddingBag as EmbeddingBag
+from gpunn.nn.linear import Bilinear as Bilinear
+from gpunn.nn.linear import LazyLinear as LazyLinear
+from gpunn.nn.linear import Linear as Linear
+from gpunn.nn.loss import BCELoss as BCELoss
+from gpunn.nn.loss import BCEWithLogitsLoss as BCEWithLogitsLoss
+from gpunn.nn.loss import CrossEntropyLoss as CrossEntropyLoss
+from gpunn.nn.loss import MSELoss as MSELoss
+from gpunn.nn.loss import NLLLoss as NLLLoss
 from gpunn.nn.module import Module as Module
 from gpunn.nn.parameter import Buffer as Buffer
 from gpunn.nn.parameter import Parameter as Parameter
 from gpunn.nn.parameter import UninitializedBuffer as UninitializedBuffer
 from gpunn.nn.parameter import UninitializedParameter as UninitializedParameter
+from gpunn.nn.pool import AvgPool2d as AvgPool2d
+from gpunn.nn.pool import MaxPool2d as MaxPool2d
 from gpunn.nn.shape import Flatten as Flatten
 from gpunn.nn.shape import Identity as Identity
 from gpunn.nn.shape import Unflatten as Unflatten
+from gpunn.nn.softmax import LogSoftmax as LogSoftmax
+from gpunn.nn.softmax import Softmax as Softmax
 
 from gpunn.nn import modules as modules  # isort: skip  (names what is above)
+
+
+def __getattr__(name: str):  # noqa: ANN202
+    """`gpunn.nn.utils` and other parts that few scripts use, imported on first use."""
+    import importlib
+
+    if name in ("utils", "parallel"):
+        return importlib.import_module(f"gpunn.nn.{name}")
+    raise AttributeError(f"module 'gpunn.nn' has no attribute '{name}'")

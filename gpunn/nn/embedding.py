@@ -1,0 +1,436 @@
+"""Embedding: rows of a table by index, and bags of them.
+
+The forward pass gathers rows; the backward pass scatters the rows' gradients back, rows that were
+read several times adding up in a fixed order.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from gpunn.autograd.graph import namespace as ns
+from gpunn.autograd.graph import result, touch, vjp
+from gpunn.autograd.modes import no_grad
+from gpunn.nn import init
+from gpunn.nn.module import Module
+from gpunn.nn.parameter import Parameter
+from gpunn.ops._rows import same_device
+from gpunn.ops.create import empty
+from gpunn.ops.index import add_at, put
+from gpunn.sparse import SparseTensor
+from gpunn.tensor import Tensor, wrap
+
+# --- lookup -------------------------------------------------------------------------------
+
+
+def _check(name: str, input: Tensor, weight: Tensor) -> Any:
+    """The raw indices, all of them rows of the table; IndexError names the first that is not."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{name}(): argument 'indices' (position 2) must be Tensor, not "
+                        f"{type(input).__name__}")  # fmt: skip
+    index = input.array
+    if index.dtype.kind not in "iu" or index.dtype.itemsize < 4:
+        raise RuntimeError(
+            f"Expected tensor for argument #1 'indices' to have one of the following scalar types: "
+            f"Long, Int; but got {input.dtype} instead (while checking arguments for {name})"
+        )
+    if weight.array.ndim != 2:
+        raise RuntimeError(f"'weight' must be 2-D (got shape {list(weight.array.shape)})")
+    same_device(name, (input, weight))
+    rows = weight.array.shape[0]
+    if index.size:
+        low, high = int(index.min()), int(index.max())
+        if low < 0 or high >= rows:
+            bad = low if low < 0 else high
+            at = np.argwhere(ns(index).asarray(index == bad).tolist())[0].tolist()
+            raise IndexError(
+                f"index out of range in self: {name} got index {bad} at position {at}, the table "
+                f"has {rows} rows (0 to {rows - 1})"
+            )
+    return index
+
+
+def _renorm(weight: Tensor, index: Any, max_norm: float, norm_type: float) -> None:
+    """Scales the rows that are about to be read down to `max_norm`, in place."""
+    xp = ns(index)
+    rows = xp.unique(index)
+    table = weight.array
+    norms = (abs(table[rows]) ** norm_type).sum(axis=1) ** (1.0 / norm_type) if np.isfinite(
+        norm_type) else abs(table[rows]).max(axis=1)  # fmt: skip
+    long = norms > max_norm
+    if long.any():
+        scale = max_norm / (norms[long] + 1e-7)
+        table[rows[long]] *= scale[:, None].astype(table.dtype)
+        touch(weight)
+
+
+@vjp((None,) * 5)
+def _embedding_vjp(
+    g: Any, index: Any, rows: int, padding_idx: int, by_frequency: bool, sparse: bool
+) -> Any:
+    """Row gradients added up by row; `padding_idx` (-1: none) gets none."""
+    tensor_mode = isinstance(g, Tensor)
+    xp = ns(index)
+    flat = index.reshape(-1)
+    width = g.shape[-1]
+    g = g.reshape((flat.size, width))
+    scale: Any = None
+    if by_frequency:
+        counts = xp.bincount(flat, minlength=rows)
+        scale = (1 / counts[flat]).astype(g.array.dtype if tensor_mode else g.dtype)[:, None]
+    if padding_idx >= 0:
+        keep = (flat != padding_idx)[:, None].astype(g.array.dtype if tensor_mode else g.dtype)
+        scale = keep if scale is None else scale * keep
+    if tensor_mode:
+        g = g if scale is None else g * wrap(scale, g.device)
+        return put(g.new_zeros((rows, width)), (flat,), g, True)
+    if sparse:
+        return _sparse_gradient(g, flat, rows, padding_idx, scale)
+    whole = xp.zeros((rows, width), g.dtype)
+    add_at(whole, (flat,), g if scale is None else g * scale)
+    return whole
+
+
+def _sparse_gradient(g: Any, flat: Any, rows: int, padding_idx: int, scale: Any) -> SparseTensor:
+    from gpunn.device import CPU, Device
+
+    if scale is not None:
+        g = g * scale
+    if padding_idx >= 0:
+        keep = flat != padding_idx
+        flat, g = flat[keep], g[keep]
+    device = CPU if type(g) is np.ndarray else Device("cuda", g.device.id)
+    places = flat.reshape(1, -1).astype(np.int64)
+    return SparseTensor(places, g, (rows, g.shape[1]), device)
+
+
+def embedding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Tensor:  # fmt: skip
+    """The rows of `weight` named by `input`.
+
+    Shapes: input any, int64 or int32; weight (rows, d): (*input, d). IndexError for an index
+    that is no row. `padding_idx` names a row that gets no gradient. `max_norm` scales the rows
+    that are read down to that norm, in `weight` itself and before they are read, so `weight`
+    must not have been saved for a gradient earlier in the same graph. `scale_grad_by_freq`
+    divides by how often a row occurs in the batch; `sparse` makes a row-sparse gradient.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.embedding.html
+
+    >>> F.embedding(gpunn.tensor([1, 0]), gpunn.tensor([[1., 2.], [3., 4.]]))
+    tensor([[3., 4.],
+            [1., 2.]])
+    """
+    index = _check("embedding", input, weight)
+    rows = weight.array.shape[0]
+    place = _padding(padding_idx, rows)
+    if max_norm is not None:
+        _renorm(weight, index, max_norm, norm_type)
+    saved = (index, rows, place, scale_grad_by_freq, sparse)
+    return result(weight.array[index], weight, _embedding_vjp, (weight,), saved)
+
+
+def _padding(padding_idx: int | None, rows: int) -> int:
+    """The padding row counted from the front, -1 for none; AssertionError for no row."""
+    if padding_idx is None:
+        return -1
+    if padding_idx > 0:
+        assert padding_idx < rows, "Padding_idx must be within num_embeddings"
+    elif padding_idx < 0:
+        assert padding_idx >= -rows, "Padding_idx must be within num_embeddings"
+        padding_idx += rows
+    return padding_idx
+
+
+class Embedding(Module):
+    """A table of vectors, looked up by index: see `nn.functional.embedding`.
+
+    Shapes: input any, int64 or int32: (*input, embedding_dim). Parameter: weight
+    (num_embeddings, embedding_dim), drawn from N(0, 1), the padding row zero. The padding row
+    stays zero under training, `reset_parameters` and `from_pretrained` with padding_idx as given.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html
+
+    >>> nn.Embedding(10, 3)(gpunn.tensor([[1, 2, 4]])).shape
+    torch.Size([1, 3, 3])
+    """
+
+    __constants__ = ["num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type",
+                     "scale_grad_by_freq", "sparse"]  # fmt: skip
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
+        max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
+        sparse: bool = False, _weight: Tensor | None = None, _freeze: bool = False,
+        device: Any = None, dtype: Any = None,
+    ):  # fmt: skip
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        place = _padding(padding_idx, num_embeddings)
+        self.padding_idx = None if place < 0 else place
+        self.max_norm, self.norm_type = max_norm, norm_type
+        self.scale_grad_by_freq, self.sparse = scale_grad_by_freq, sparse
+        if _weight is None:
+            made = empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
+            self.weight = Parameter(made, requires_grad=not _freeze)
+            self.reset_parameters()
+        else:
+            assert list(_weight.shape) == [num_embeddings, embedding_dim], (
+                "Shape of weight does not match num_embeddings and embedding_dim"
+            )
+            self.weight = Parameter(_weight, requires_grad=not _freeze)
+
+    def reset_parameters(self) -> None:
+        """Draws new vectors; the padding row is zero."""
+        init.normal_(self.weight)
+        _zero_row(self.weight, self.padding_idx)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type,
+                         self.scale_grad_by_freq, self.sparse)  # fmt: skip
+
+    def extra_repr(self) -> str:
+        text = f"{self.num_embeddings}, {self.embedding_dim}"
+        if self.padding_idx is not None:
+            text += f", padding_idx={self.padding_idx}"
+        if self.max_norm is not None:
+            text += f", max_norm={self.max_norm}"
+        if self.norm_type != 2:
+            text += f", norm_type={self.norm_type}"
+        if self.scale_grad_by_freq is not False:
+            text += f", scale_grad_by_freq={self.scale_grad_by_freq}"
+        return text + (", sparse=True" if self.sparse is not False else "")
+
+    @classmethod
+    def from_pretrained(
+        cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None,
+        max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Embedding:  # fmt: skip
+        """A table of given vectors (rows, d), frozen unless `freeze` is False.
+
+        >>> nn.Embedding.from_pretrained(gpunn.tensor([[1., 2.]]))(gpunn.tensor([0]))
+        tensor([[1., 2.]])
+        """
+        assert embeddings.dim() == 2, "Embeddings parameter is expected to be 2-dimensional"
+        rows, cols = embeddings.shape
+        return cls(num_embeddings=rows, embedding_dim=cols, _weight=embeddings, _freeze=freeze,
+                   padding_idx=padding_idx, max_norm=max_norm, norm_type=norm_type,
+                   scale_grad_by_freq=scale_grad_by_freq, sparse=sparse)  # fmt: skip
+
+
+def _zero_row(weight: Tensor, row: int | None) -> None:
+    if row is not None:
+        with no_grad():
+            weight[row] = 0  # type: ignore[index]
+
+
+# --- bags ---------------------------------------------------------------------------------
+
+
+def embedding_bag(
+    input: Tensor, weight: Tensor, offsets: Tensor | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, mode: str = "mean",
+    sparse: bool = False, per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False, padding_idx: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The sum, mean or maximum of the table's rows in each bag.
+
+    Shapes: input (bags, n); or (total,) with `offsets` (bags,), where each bag begins. weight
+    (rows, d): (bags, d); empty bags are zero. per_sample_weights: input's shape, mode "sum"
+    only. `padding_idx` rows count nowhere. IndexError for an index that is no row.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.embedding_bag.html
+
+    >>> F.embedding_bag(gpunn.tensor([[0, 1]]), gpunn.tensor([[1., 2.], [3., 4.]]), mode="sum")
+    tensor([[4., 6.]])
+    """
+    if weight.dtype.name.startswith("int") and input.dtype.is_floating_point:
+        warnings.warn(
+            "Argument order of nn.functional.embedding_bag was changed. Usage "
+            "`embedding_bag(weight, input, ...)` is deprecated, and should now be "
+            "`embedding_bag(input, weight, ...)`.",
+            stacklevel=2,
+        )
+        input, weight = weight, input
+    if mode not in ("sum", "mean", "max"):
+        raise ValueError("mode has to be one of sum, mean or max")
+    _check_bag_arguments(input, offsets, per_sample_weights, mode, scale_grad_by_freq, sparse)
+    bags, owner = _owners(input, offsets, include_last_offset)
+    flat = input.reshape(-1)  # type: ignore[operator]
+    index = _check("embedding_bag", flat, weight)
+    scales = None if per_sample_weights is None else per_sample_weights.reshape(-1)  # type: ignore[operator]
+    place = _padding(padding_idx, weight.array.shape[0])
+    if place >= 0:
+        keep = index != place
+        flat, owner = wrap(index[keep], flat.device), owner[keep]
+        scales = None if scales is None else scales[wrap(keep, flat.device)]
+    rows = embedding(flat, weight, None, max_norm, norm_type, scale_grad_by_freq, sparse)
+    if scales is not None:
+        rows = rows * scales.unsqueeze(1)
+    if mode == "max":
+        return _bag_max(rows, owner, bags)
+    total = put(rows.new_zeros((bags, weight.array.shape[1])), (owner,), rows, True)  # type: ignore[attr-defined]
+    if mode == "sum":
+        return total
+    xp = ns(owner)
+    counts = xp.maximum(xp.bincount(owner, minlength=bags), 1).astype(rows.array.dtype)
+    return total / wrap(counts[:, None], rows.device)  # type: ignore[operator]
+
+
+def _check_bag_arguments(
+    input: Tensor, offsets: Any, scales: Any, mode: str, by_frequency: bool, sparse: bool
+) -> None:
+    if scales is not None:
+        if mode != "sum":
+            raise NotImplementedError(
+                "embedding_bag: per_sample_weights was not None. per_sample_weights is only "
+                f"supported for mode='sum' (got mode='{mode}'). Please open a feature request on "
+                "GitHub."
+            )
+        if scales.shape != input.shape:
+            raise ValueError(
+                f"embedding_bag: If per_sample_weights ({tuple(scales.shape)}) is not None, then "
+                f"it must have the same shape as the input ({tuple(input.shape)})"
+            )
+    if mode == "max" and by_frequency:
+        raise ValueError("max mode does not support scaling the gradient by the frequency")
+    if mode == "max" and sparse:
+        raise ValueError("max mode does not support sparse weights")
+    if input.array.ndim == 2 and offsets is not None:
+        raise ValueError(
+            "if input is 2D, then offsets has to be None, as input is treated is a mini-batch of "
+            f"fixed length sequences. However, found offsets of type {type(offsets)}"
+        )
+    if input.array.ndim == 1:
+        if offsets is None:
+            raise ValueError("offsets has to be a 1D Tensor but got None")
+        if offsets.array.ndim != 1:
+            raise ValueError("offsets has to be a 1D Tensor")
+        if offsets.array.size and int(offsets.array[0]) != 0:
+            raise ValueError(
+                f"offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start "
+                f"from position 0. However, got {int(offsets.array[0])}"
+            )
+        if offsets.array.size and int(offsets.array[-1]) > input.array.size:
+            raise ValueError(
+                f"offsets[-1] can not be greater than input's length ({input.array.size}), but got "
+                f"offsets[-1] of {int(offsets.array[-1])}"
+            )
+    elif input.array.ndim != 2:
+        raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension "
+                         f"{input.array.ndim}")  # fmt: skip
+
+
+def _owners(input: Tensor, offsets: Tensor | None, include_last: bool) -> tuple[int, Any]:
+    """(number of bags, the bag of each entry)."""
+    xp = input.device.xp
+    if offsets is None:
+        bags, n = input.array.shape
+        return bags, xp.repeat(xp.arange(bags), n)
+    starts = offsets.array
+    if include_last:
+        starts = starts[:-1]
+    bags, total = starts.size, input.array.size
+    ends = xp.concatenate([starts[1:], xp.asarray([total], starts.dtype)]) if bags else starts
+    return bags, xp.repeat(xp.arange(bags), ends - starts)
+
+
+def _bag_max(rows: Tensor, owner: Any, bags: int) -> Tensor:
+    """The maximum of each bag and column: the first row that has it."""
+    xp = ns(owner)
+    out = rows.new_zeros((bags, rows.array.shape[1]))  # type: ignore[attr-defined]
+    if not owner.size:
+        return put(out, (owner,), rows, True)
+    filled, starts = xp.unique(owner, return_index=True)
+    top = xp.maximum.reduceat(rows.array, starts, axis=0)
+    group = xp.searchsorted(filled, owner)
+    numbers = xp.where(rows.array == top[group], xp.arange(owner.size)[:, None], owner.size)
+    first = xp.minimum.reduceat(numbers, starts, axis=0).clip(0, owner.size - 1)
+    columns = xp.arange(rows.array.shape[1])
+    best = rows[(wrap(first, rows.device), wrap(columns, rows.device))]  # type: ignore[index]
+    return put(out, (filled,), best, False)
+
+
+class EmbeddingBag(Module):
+    """Sums, means or maxima of bags of vectors: see `nn.functional.embedding_bag`.
+
+    Shapes: input (bags, n), or (total,) with offsets: (bags, embedding_dim). Parameter: weight
+    (num_embeddings, embedding_dim), drawn from N(0, 1), the padding row zero.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.EmbeddingBag.html
+
+    >>> nn.EmbeddingBag(10, 3)(gpunn.tensor([[1, 2], [4, 5]])).shape
+    torch.Size([2, 3])
+    """
+
+    __constants__ = ["num_embeddings", "embedding_dim", "max_norm", "norm_type",
+                     "scale_grad_by_freq", "mode", "sparse", "include_last_offset",
+                     "padding_idx"]  # fmt: skip
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, max_norm: float | None = None,
+        norm_type: float = 2.0, scale_grad_by_freq: bool = False, mode: str = "mean",
+        sparse: bool = False, _weight: Tensor | None = None, include_last_offset: bool = False,
+        padding_idx: int | None = None, device: Any = None, dtype: Any = None,
+    ):  # fmt: skip
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.max_norm, self.norm_type = max_norm, norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
+        if padding_idx is not None:
+            if padding_idx > 0:
+                assert padding_idx < num_embeddings, "padding_idx must be within num_embeddings"
+            elif padding_idx < 0:
+                assert padding_idx >= -num_embeddings, "padding_idx must be within num_embeddings"
+                padding_idx += num_embeddings
+        self.padding_idx = padding_idx
+        if _weight is None:
+            made = empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
+            self.weight = Parameter(made)
+            self.reset_parameters()
+        else:
+            assert list(_weight.shape) == [num_embeddings, embedding_dim], (
+                "Shape of weight does not match num_embeddings and embedding_dim"
+            )
+            self.weight = Parameter(_weight)
+        self.mode, self.sparse, self.include_last_offset = mode, sparse, include_last_offset
+
+    def reset_parameters(self) -> None:
+        """Draws new vectors; the padding row is zero."""
+        init.normal_(self.weight)
+        _zero_row(self.weight, self.padding_idx)
+
+    def forward(
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        return embedding_bag(input, self.weight, offsets, self.max_norm, self.norm_type,
+                             self.scale_grad_by_freq, self.mode, self.sparse, per_sample_weights,
+                             self.include_last_offset, self.padding_idx)  # fmt: skip
+
+    def extra_repr(self) -> str:
+        text = f"{self.num_embeddings}, {self.embedding_dim}"
+        if self.max_norm is not None:
+            text += f", max_norm={self.max_norm}"
+        if self.norm_type != 2:
+            text += f", norm_type={self.norm_type}"
+        if self.scale_grad_by_freq is not False:
+            text += f", scale_grad_by_freq={self.scale_grad_by_freq}"
+        text += f", mode={self.mode!r}"
+        return text + (f", padding_idx={self.padding_idx}" if self.padding_idx is not None else "")
+
+    @classmethod
+    def from_pretrained(
+        cls, embeddings: Tensor, freeze: bool = True, max_norm: float | None = None,
+        norm_type: float = 2.0, scale_grad_by_freq: bool = False, mode: str = "mean",
+        sparse: bool = False, include_last_offset: bool = False, padding_idx: int | None = None,
+    ) -> EmbeddingBag:  # fmt: skip
+        """Bags over a table of given vectors (rows, d), frozen unless `freeze` is False."""
+        assert embeddings.dim() == 2, "Embeddings parameter is expected to be 2-dimensional"
+        rows, cols = embeddings.shape
+        made = cls(num_embeddings=rows, embedding_dim=cols, _weight=embeddings, max_norm=max_norm,
+                   norm_type=norm_type, scale_grad_by_freq=scale_grad_by_freq, mode=mode,
+                   sparse=sparse, include_last_offset=include_last_offset,
+                   padding_idx=padding_idx)  # fmt: skip
+        made.weight.requires_grad = not freeze
+        return made
