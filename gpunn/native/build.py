@@ -26,7 +26,15 @@ LEVELS: dict[str, dict[str, list[str]]] = {
     },
     "aarch64": {"v8": []},
 }
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread"]
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-pthread",
+]
 
 
 class BuildError(RuntimeError):

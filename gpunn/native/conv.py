@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from gpunn.native.library import address, function
+from gpunn.native.library import address, alike, contiguous, function, optional
 
 Ints = tuple[int, ...]
 
@@ -24,16 +24,17 @@ def conv_forward(
     Arrays are of one dtype, float32 or float64; padding is that on the left, and `out` the spatial
     size of the result where it is not the one that equal padding on the right gives.
     """
-    call = function("conv_forward", x.dtype, *_FOUR)
-    if call is None or not _alike(x, w, b):
+    call = function("conv_forward", "ppppp", x.dtype)
+    if call is None or not alike(x, w, b):
         return None
     if out is None:
         out = conv_size(x.shape[2:], w.shape[2:], stride, padding, dilation)
     y = np.empty((x.shape[0], w.shape[0], *out), x.dtype)
     if y.size:
         shape = _shape(x.shape, w.shape, out, stride, padding, dilation, groups)
-        x, w, b = _contiguous(x), _contiguous(w), _contiguous(b)
-        call(shape, address(x), address(w), _optional(b), address(y))
+        x, w = contiguous(x), contiguous(w)
+        b = None if b is None else contiguous(b)
+        call(shape, address(x), address(w), optional(b), address(y))
     return y
 
 
@@ -45,14 +46,15 @@ def conv_input_grad(
 
     dy is (N, Cout, *out), w (Cout, Cin/groups, *kernel); the result (N, Cin, *size).
     """
-    call = function("conv_input_grad", dy.dtype, *_FOUR)
-    if call is None or not _alike(dy, w, b):
+    call = function("conv_input_grad", "ppppp", dy.dtype)
+    if call is None or not alike(dy, w, b):
         return None
     dx = np.empty((dy.shape[0], w.shape[1] * groups, *size), dy.dtype)
     if dx.size:
         shape = _shape(dx.shape, w.shape, dy.shape[2:], stride, padding, dilation, groups)
-        dy, w, b = _contiguous(dy), _contiguous(w), _contiguous(b)
-        call(shape, address(dy), address(w), _optional(b), address(dx))
+        dy, w = contiguous(dy), contiguous(w)
+        b = None if b is None else contiguous(b)
+        call(shape, address(dy), address(w), optional(b), address(dx))
     return dx
 
 
@@ -64,8 +66,8 @@ def conv_weight_grad(
 
     x is (N, Cin, *in), dy (N, Cout, *out); the results (Cout, Cin/groups, *kernel) and (Cout,).
     """
-    call = function("conv_weight_grad", x.dtype, *_FOUR)
-    if call is None or not _alike(x, dy):
+    call = function("conv_weight_grad", "ppppp", x.dtype)
+    if call is None or not alike(x, dy):
         return None
     dw = np.zeros((dy.shape[1], x.shape[1] // groups, *kernel), x.dtype) if weight else None
     db = np.zeros(dy.shape[1], x.dtype) if bias else None
@@ -74,8 +76,8 @@ def conv_weight_grad(
             x.shape, (dy.shape[1], x.shape[1] // groups, *kernel), dy.shape[2:], stride, padding,
             dilation, groups,
         )  # fmt: skip
-        x, dy = _contiguous(x), _contiguous(dy)
-        call(shape, address(x), address(dy), _optional(dw), _optional(db))
+        x, dy = contiguous(x), contiguous(dy)
+        call(shape, address(x), address(dy), optional(dw), optional(db))
     return dw, db
 
 
@@ -91,9 +93,6 @@ def conv_size(size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: I
     )
 
 
-_FOUR = (ctypes.c_void_p,) * 5
-
-
 @lru_cache(maxsize=4096)
 def _shape(
     x: Ints, w: Ints, out: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
@@ -107,15 +106,3 @@ def _shape(
     for values, fill in rows:
         numbers += [fill] * missing + [int(v) for v in values]
     return (ctypes.c_int64 * 22)(*numbers)
-
-
-def _alike(*arrays: np.ndarray | None) -> bool:
-    return len({a.dtype for a in arrays if a is not None}) == 1
-
-
-def _contiguous(a):
-    return a if a is None or a.flags.c_contiguous else np.ascontiguousarray(a)
-
-
-def _optional(a: np.ndarray | None) -> int | None:
-    return None if a is None else address(a)

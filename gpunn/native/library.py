@@ -8,7 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +57,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The threads that the C++ code may use: what was set, else $OMP_NUM_THREADS, else the cores."""
+    """The threads for the C++ code: what was set, else $OMP_NUM_THREADS, else the cores."""
     if _threads is not None:
         return _threads
     wanted = os.environ.get("GPUNN_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
@@ -154,22 +156,46 @@ def address(array: np.ndarray) -> int:
         return array.__array_interface__["data"][0]
 
 
-_functions: dict[tuple[str, np.dtype | None], ctypes._CFuncPtr | None] = {}
-_SUFFIX = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """The array itself where it is C-contiguous, else a copy that is."""
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def function(name: str, dtype: np.dtype, *types: type) -> ctypes._CFuncPtr | None:
-    """The library's `name` for dtype, with its argument types; None where there is none."""
-    key = (name, dtype)
+def optional(array: np.ndarray | None) -> int | None:
+    """The address of an array that may be None."""
+    return None if array is None else address(array)
+
+
+def alike(*arrays: np.ndarray | None) -> bool:
+    """Whether all arrays that are not None have one dtype."""
+    return len({a.dtype for a in arrays if a is not None}) == 1
+
+
+_functions: dict[tuple[str, Any], Callable[..., int] | None] = {}
+_SUFFIX = {
+    np.dtype(np.float32): "f32",
+    np.dtype(np.float64): "f64",
+    np.dtype(np.int64): "i64",
+    np.dtype(np.int32): "i32",
+}
+_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_double}
+
+
+def function(name: str, types: str, *dtypes: np.dtype) -> Callable[..., int] | None:
+    """The library's `name` for dtypes, or None where there is none; kept for the next call.
+
+    `types` has a letter for each argument: p an address, i an integer, d a double.
+    """
+    key = (name, dtypes)
     try:
         return _functions[key]
     except KeyError:
         pass
-    library, suffix = lib(), _SUFFIX.get(dtype)
-    found = None
-    if library is not None and suffix is not None:
-        found = getattr(library, f"{name}_{suffix}")
-        found.argtypes = types
+    library, found = lib(), None
+    if library is not None and all(d in _SUFFIX for d in dtypes):
+        found = getattr(library, "_".join([name, *(_SUFFIX[d] for d in dtypes)]), None)
+    if found is not None:
+        found.argtypes = [_TYPES[letter] for letter in types]
         found.restype = ctypes.c_int64
     _functions[key] = found
     return found

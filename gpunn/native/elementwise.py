@@ -1,0 +1,37 @@
+"""Elementwise functions through kernels/elementwise.cpp; None where it has no answer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpunn.native.library import address, alike, contiguous, function
+
+FUNCTIONS = (
+    "exp", "log", "tanh", "sigmoid", "silu", "erf", "gelu", "gelu_tanh", "softplus",
+)  # fmt: skip
+_NUMBER = {name: number for number, name in enumerate(FUNCTIONS)}
+
+
+def unary(name: str, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray | None:
+    """f(x) for the f of this name in FUNCTIONS, into `out` (contiguous, like x) where given.
+
+    >>> y = gpunn.native.unary("erf", np.zeros(3, np.float32))
+    """
+    call = function("unary", "iipp", x.dtype)
+    if call is None:
+        return None
+    y = np.empty(x.shape, x.dtype) if out is None else out
+    x = contiguous(x)
+    call(_NUMBER[name], x.size, address(x), address(y))
+    return y
+
+
+def unary_grad(name: str, x: np.ndarray, dy: np.ndarray) -> np.ndarray | None:
+    """dy * f'(x) for the f of this name in FUNCTIONS; x and dy of one shape."""
+    call = function("unary_grad", "iippp", x.dtype)
+    if call is None or not alike(x, dy):
+        return None
+    dx = np.empty(x.shape, x.dtype)
+    x, dy = contiguous(x), contiguous(dy)
+    call(_NUMBER[name], x.size, address(x), address(dy), address(dx))
+    return dx

@@ -1,0 +1,183 @@
+// Elementwise functions that NumPy lacks, or needs several passes or one slow one for.
+//
+//   unary       y = f(x)
+//   unary_grad  dx = dy * f'(x)
+//
+// f by its number: 0 exp, 1 log, 2 tanh, 3 sigmoid, 4 silu = x sigmoid(x), 5 erf,
+// 6 gelu = x (1 + erf(x / sqrt 2)) / 2, 7 gelu_tanh = x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+// / 2, 8 softplus = log(1 + exp x). x, y, dy, dx are n numbers, contiguous, float32 (_f32) or
+// float64 (_f64); y may be x, and dx may be dy. An unknown f returns 1, else 0.
+// Elements do not depend on each other. Error: about 2 units in the last place of f32; NaN and
+// infinities as in PyTorch. Python reference: ops/elementwise.py, nn/activation.py; each array
+// moves once.
+#include <math.h>
+
+#include "threads.h"
+#include "vmath.h"
+
+namespace {
+
+// The terms of c are those of a polynomial, c[0] first.
+template <class T, int N> inline Vec<T> polynomial(Vec<T> x, const T (&c)[N]) {
+    Vec<T> p = splat(c[N - 1]);
+    UNROLL for (int i = N - 2; i >= 0; i--) p = p * x + c[i];
+    return p;
+}
+template <class T> inline Vec<T> magnitude(Vec<T> x) { return x < T(0) ? -x : x; }
+
+template <class T> inline Vec<T> vtanh(Vec<T> x) {
+    Vec<T> z = x * x, p;                                // tanh(x) = x + x z p(z) near 0
+    if constexpr (sizeof(T) == 4) {
+        static constexpr float c[] = {-0.3333332843f, 0.1333271885f, -0.05384326318f,
+                                      0.02096132911f, -0.006045165097f};
+        p = polynomial<T>(z, c);
+    } else {
+        static constexpr double c[] = {
+            -0.33333333333333333314, 0.13333333333333316986, -0.053968253968231026593,
+            0.021869488534887757485, -0.0088632354934414508385, 0.003592127410695316156,
+            -0.0014558274668454263811, 0.00058997591921439610706, -0.00023886464788549517407,
+            0.000095972363181594493415, -0.000036960522303321571321, 0.000012088687226201754254,
+            -2.3855793111643766449e-6};
+        p = polynomial<T>(z, c);
+    }
+    Vec<T> far = T(1) - T(2) / (vexp<T>(T(2) * magnitude<T>(x)) + T(1));
+    Vec<T> near = z > T(0) ? x + x * (z * p) : x;       // -0 stays -0
+    return z < T(0.39) ? near : x < T(0) ? -far : far;
+}
+
+inline Vec<float> verf(Vec<float> x) {
+    static constexpr float c[] = {0.1283791667f, -0.3761263402f, 0.1128369935f, -0.02685958812f,
+                                  0.005201456326f, -0.0008147081117f, 8.387074557e-5f};
+    static constexpr float l[] = {0.0003185396624f, -1.130231055f, -0.6318239181f, -0.1100871665f,
+                                  0.02642763715f, -0.004762625833f, 0.0005975857702f,
+                                  -4.616385863e-5f, 1.643063656e-6f};
+    Vec<float> z = x * x, t = magnitude<float>(x);
+    t = t > 4.0f ? splat(4.0f) : t;                     // from there on erf is 1
+    Vec<float> far = 1.0f - vexp<float>(polynomial<float>(t, l));
+    return z < 0.81f ? x + x * polynomial<float>(z, c) : x < 0.0f ? -far : far;
+}
+inline Vec<double> verf(Vec<double> x) {
+    for (long j = 0; j < LANES<double>; j++) x[j] = erf(x[j]);
+    return x;
+}
+
+// log(1 + u) for 0 <= u <= 1, exact for small u.
+template <class T> inline Vec<T> log_one_plus(Vec<T> u) {
+    Vec<T> w = u + T(1), lost = u - (w - T(1));
+    return vlog<T>(w) + lost / w;
+}
+
+template <class T> constexpr T ROOT_HALF = T(0.70710678118654752440);
+template <class T> constexpr T ROOT_2_PI = T(0.79788456080286535588);
+
+template <class T> struct Exp {
+    static Vec<T> f(Vec<T> x) { return vexp<T>(x); }
+    static Vec<T> d(Vec<T> x) { return vexp<T>(x); }
+};
+template <class T> struct Log {
+    static Vec<T> f(Vec<T> x) { return vlog<T>(x); }
+    static Vec<T> d(Vec<T> x) { return T(1) / x; }
+};
+template <class T> struct Tanh {
+    static Vec<T> f(Vec<T> x) { return vtanh<T>(x); }
+    static Vec<T> d(Vec<T> x) {
+        Vec<T> y = f(x);
+        return T(1) - y * y;
+    }
+};
+template <class T> struct Sigmoid {
+    static Vec<T> f(Vec<T> x) { return T(1) / (T(1) + vexp<T>(-x)); }
+    static Vec<T> d(Vec<T> x) {
+        Vec<T> y = f(x);
+        return y * (T(1) - y);
+    }
+};
+template <class T> struct Silu {
+    static Vec<T> f(Vec<T> x) { return x / (T(1) + vexp<T>(-x)); }
+    static Vec<T> d(Vec<T> x) {
+        Vec<T> s = Sigmoid<T>::f(x);
+        return s * (T(1) + x * (T(1) - s));
+    }
+};
+template <class T> struct Erf {
+    static Vec<T> f(Vec<T> x) { return verf(x); }
+    static Vec<T> d(Vec<T> x) { return T(1.12837916709551257390) * vexp<T>(-x * x); }
+};
+template <class T> struct Gelu {
+    static Vec<T> f(Vec<T> x) { return x * T(0.5) * (T(1) + verf(x * ROOT_HALF<T>)); }
+    static Vec<T> d(Vec<T> x) {
+        Vec<T> slope = vexp<T>(x * x * T(-0.5)) * (T(0.5) * ROOT_2_PI<T>);
+        return T(0.5) * (T(1) + verf(x * ROOT_HALF<T>)) + x * slope;
+    }
+};
+template <class T> struct GeluTanh {
+    static Vec<T> inside(Vec<T> x) { return ROOT_2_PI<T> * (x + T(0.044715) * x * x * x); }
+    static Vec<T> f(Vec<T> x) { return x * T(0.5) * (T(1) + vtanh<T>(inside(x))); }
+    static Vec<T> d(Vec<T> x) {
+        Vec<T> t = vtanh<T>(inside(x)), slope = ROOT_2_PI<T> * (T(1) + T(3 * 0.044715) * x * x);
+        return T(0.5) * (T(1) + t) + T(0.5) * x * (T(1) - t * t) * slope;
+    }
+};
+template <class T> struct Softplus {
+    static Vec<T> f(Vec<T> x) {
+        Vec<T> y = log_one_plus<T>(vexp<T>(-magnitude<T>(x)));
+        return x > T(0) ? x + y : y;
+    }
+    static Vec<T> d(Vec<T> x) { return Sigmoid<T>::f(x); }
+};
+
+constexpr long LEAST = 8192;                            // elements worth a thread
+
+template <class F, class T> void map(long n, const T *x, T *y) {
+    parallel_ranges(n, LEAST, [&](long begin, long end) {
+        each(x + begin, end - begin, T(1), [&](long i, Vec<T> v, long lanes) {
+            store_some(y + begin + i, F::f(v), lanes);
+        });
+    });
+}
+
+template <class F, class T> void map_grad(long n, const T *x, const T *dy, T *dx) {
+    parallel_ranges(n, LEAST, [&](long begin, long end) {
+        T rest[LANES<T>] = {};
+        each(x + begin, end - begin, T(1), [&](long i, Vec<T> v, long lanes) {
+            const T *g = dy + begin + i;
+            for (long j = 0; lanes < LANES<T> && j < lanes; j++) rest[j] = g[j];
+            Vec<T> slope = F::d(v), by = lanes < LANES<T> ? load(rest) : load(g);
+            store_some(dx + begin + i, slope * by, lanes);
+        });
+    });
+}
+
+template <class T> using Map = void (*)(long, const T *, T *);
+template <class T> using MapGrad = void (*)(long, const T *, const T *, T *);
+
+template <class T> int64_t unary(long which, long n, const T *x, T *y) {
+    static constexpr Map<T> table[] = {map<Exp<T>, T>, map<Log<T>, T>, map<Tanh<T>, T>,
+                                       map<Sigmoid<T>, T>, map<Silu<T>, T>, map<Erf<T>, T>,
+                                       map<Gelu<T>, T>, map<GeluTanh<T>, T>, map<Softplus<T>, T>};
+    if (which < 0 || which >= long(sizeof table / sizeof *table)) return 1;
+    table[which](n, x, y);
+    return 0;
+}
+
+template <class T> int64_t unary_grad(long which, long n, const T *x, const T *dy, T *dx) {
+    static constexpr MapGrad<T> table[] = {
+        map_grad<Exp<T>, T>, map_grad<Log<T>, T>, map_grad<Tanh<T>, T>, map_grad<Sigmoid<T>, T>,
+        map_grad<Silu<T>, T>, map_grad<Erf<T>, T>, map_grad<Gelu<T>, T>, map_grad<GeluTanh<T>, T>,
+        map_grad<Softplus<T>, T>};
+    if (which < 0 || which >= long(sizeof table / sizeof *table)) return 1;
+    table[which](n, x, dy, dx);
+    return 0;
+}
+
+}  // namespace
+
+#define DEFINE(suffix, T)                                                                          \
+    EXPORT int64_t unary_##suffix(int64_t which, int64_t n, const T *x, T *y) {                    \
+        return unary<T>(which, n, x, y);                                                           \
+    }                                                                                              \
+    EXPORT int64_t unary_grad_##suffix(int64_t which, int64_t n, const T *x, const T *dy, T *dx) { \
+        return unary_grad<T>(which, n, x, dy, dx);                                                 \
+    }
+DEFINE(f32, float)
+DEFINE(f64, double)
