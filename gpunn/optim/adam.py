@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpunn import native
 from gpunn.optim.elementwise import Elementwise, Rule, number, scalar, zeros_like
 from gpunn.optim.optimizer import ParamsT, check_options
 from gpunn.tensor import Tensor
@@ -103,6 +104,14 @@ class Adam(Elementwise):
         root2 = (1 - beta2**t) ** 0.5
         lr = number(group, "lr") * root2 / (1 - beta1**t)
         return 1 - beta1, beta2, 1 - beta2, group["eps"] * root2, lr
+
+    def _native(self, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
+        params, grads, exp_avgs, exp_avg_sqs, *largest = columns
+        return native.adam_step(
+            params, grads, exp_avgs, exp_avg_sqs, ticks[0], number(group, "lr"),
+            *number(group, "betas"), group["eps"], number(group, "weight_decay"),
+            group["decoupled_weight_decay"], group["maximize"], largest[0] if largest else None,
+        )  # fmt: skip
 
 
 class AdamW(Adam):

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from gpunn import autograd, dtypes
+from gpunn import autograd, dtypes, native
 from gpunn.autograd import touch
 from gpunn.optim.optimizer import Optimizer, ParamsT
 from gpunn.tensor import Tensor, wrap
 
 Rule = Callable[..., None]
 BLOCK = 1 << 17  # bytes of one array in a block: five such fit a core's second-level cache
+NATIVE_SIZE = 1 << 15  # elements of a group from which on the C++ library is asked
 GPU_BLOCK = 1 << 28  # on a GPU blocks only bound the memory of the temporaries
 
 
@@ -92,7 +93,8 @@ class Elementwise(Optimizer):
         rule, names = self._rule(group)
         rule = with_decay(rule, group)
         state: Any = None
-        ticks = dtype = device = None  # what the numbers were computed for
+        ticks = dtype = device = None
+        batch: list[list[Any]] = []  # arrays of parameters that take the same numbers
         for p in group["params"]:
             grad = p._grad
             if grad is None:
@@ -102,19 +104,50 @@ class Elementwise(Optimizer):
             if names:
                 state = self.state.get(p) or self._start(group, p)
             array, now = p.array, self._tick(group, p, state)
-            if now != ticks or array.dtype is not dtype or p.device is not device:
-                ticks, dtype, device = now, array.dtype, p.device
-                xp = device.xp
-                numbers = constants(xp, dtype, self._coefficients(group, *now))
-                small = BLOCK if xp is np and dtype.char in "fd" else -1
             buffers = [state[name].array for name in names]
-            if grad.is_sparse:
-                run_on_rows(rule, xp, array, grad, buffers, numbers)
-            elif array.nbytes <= small:
-                rule(xp, array, grad.array, *buffers, *numbers)
-            else:
-                run(rule, xp, [array, grad.array, *buffers], numbers)
             touch(p)
+            if grad.is_sparse:
+                numbers = constants(p.device.xp, array.dtype, self._coefficients(group, *now))
+                run_on_rows(rule, p.device.xp, array, grad, buffers, numbers)
+                continue
+            if now != ticks or array.dtype is not dtype or p.device is not device:
+                self._update(group, rule, batch, device, ticks)
+                batch, ticks, dtype, device = [], now, array.dtype, p.device
+            batch.append([array, grad.array, *buffers])
+        self._update(group, rule, batch, device, ticks)
+
+    def _update(
+        self, group: dict[str, Any], rule: Rule, batch: list[list[Any]], device: Any, ticks: Any
+    ) -> None:
+        """Applies the rule to all parameters of a batch, each with its gradient and buffers."""
+        if not batch:
+            return
+        xp, dtype = device.xp, batch[0][0].dtype
+        small = -1
+        if xp is np and dtype.char in "fd":
+            small = BLOCK
+            if sum(arrays[0].size for arrays in batch) >= NATIVE_SIZE:
+                batch = self._update_natively(group, batch, ticks)
+        numbers = constants(xp, dtype, self._coefficients(group, *ticks))
+        for arrays in batch:
+            if arrays[0].nbytes <= small:
+                rule(xp, *arrays, *numbers)
+            else:
+                run(rule, xp, arrays, numbers)
+
+    def _update_natively(
+        self, group: dict[str, Any], batch: list[list[Any]], ticks: Any
+    ) -> list[list[Any]]:
+        """Lets the C++ library update what it can, in one pass; returns what is left."""
+        if self._native(group, ticks, *map(list, zip(*batch, strict=True))):
+            return []
+        if len(batch) == 1 or not native.lib():
+            return batch
+        return [arrays for arrays in batch if self._update_natively(group, [arrays], ticks)]
+
+    def _native(self, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
+        """The C++ form of the rule, on parameters, gradients and buffers; whether it did it."""
+        return False
 
     def _record_group(self, group: dict[str, Any]) -> None:
         """The step as recorded operations (`differentiable=True`): gradients flow through it."""

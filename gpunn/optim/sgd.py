@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpunn import native
 from gpunn.optim.elementwise import Elementwise, Rule, number, zeros_like
 from gpunn.optim.optimizer import ParamsT, check_options
 from gpunn.tensor import Tensor
@@ -90,6 +91,14 @@ class SGD(Elementwise):
         if momentum == 0:
             return (lr,)
         return lr, momentum, 1.0 if first else 1 - group["dampening"]
+
+    def _native(self, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
+        params, grads, *buffers = columns
+        return native.sgd_step(
+            params, grads, buffers[0] if buffers else None, number(group, "lr"),
+            group["momentum"], group["dampening"], number(group, "weight_decay"),
+            group["nesterov"], group["maximize"], first=ticks[0],
+        )  # fmt: skip
 
     def _accept_sparse(self, group: dict[str, Any], grad: Any) -> Any:
         if number(group, "weight_decay") != 0:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn import dtypes
+from gpunn import dtypes, native
 from gpunn.autograd import touch
 from gpunn.tensor import Tensor, wrap
 
@@ -20,6 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 CHUNK = 1 << 20  # elements whose powers are summed at a time: bounds memory and rounding error
+NATIVE_SIZE = 1 << 15  # elements from which on the C++ library is asked
 Tensors = Tensor | Iterable[Tensor]
 
 
@@ -98,14 +99,8 @@ def get_total_norm(
         return wrap(np.zeros((), dtypes.F32))
     device = tensors[0].device
     xp = device.xp
-    norms = [_norm(t, norm_type) for t in tensors]
-    if xp is np:
-        total = _norm_of(np, np.array([float(n) for n in norms]), norm_type)
-    else:  # without waiting for the GPU, unless the norms lie on several
-        if any(t.device is not device for t in tensors):
-            norms = [xp.asarray(float(n)) for n in norms]
-        total = _norm_of(xp, xp.stack(norms), norm_type)
-    if error_if_nonfinite and not xp.isfinite(total):
+    total = _total(xp, tensors, norm_type)
+    if error_if_nonfinite and not np.isfinite(float(total)):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, "
             "so it cannot be clipped. To disable this error and scale the gradients by the "
@@ -172,6 +167,18 @@ def _grads(parameters: Tensors) -> Iterator[Tensor]:
                     "parameters of Embedding(sparse=True) out."
                 )
             yield grad
+
+
+def _total(xp: Any, tensors: list[Tensor], p: float) -> Any:
+    """The norm of the tensors' norms; on a GPU without waiting for it, where it is but one."""
+    if xp is np and p == 2 and sum(t.array.size for t in tensors) >= NATIVE_SIZE:
+        squares = native.square_sum([t.array for t in tensors])
+        if squares is not None:
+            return squares**0.5
+    norms = [_norm(t, p) for t in tensors]
+    if xp is np or any(t.device is not tensors[0].device for t in tensors):
+        norms = [xp.asarray(float(n)) for n in norms]
+    return _norm_of(xp, xp.stack(norms), p)
 
 
 def _norm(tensor: Tensor, p: float) -> Any:
