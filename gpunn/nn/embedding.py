@@ -17,7 +17,7 @@ from gpunn.autograd.modes import no_grad
 from gpunn.nn import init
 from gpunn.nn.module import Module
 from gpunn.nn.parameter import Parameter
-from gpunn.ops._rows import same_device
+from gpunn.ops._rows import half, same_device
 from gpunn.ops.create import empty
 from gpunn.ops.index import add_at, put
 from gpunn.sparse import SparseTensor
@@ -260,18 +260,31 @@ def embedding_bag(
     bags, owner = _owners(input, offsets, include_last_offset)
     flat = input.reshape(-1)  # type: ignore[operator]
     index = _check("embedding_bag", flat, weight)
+    if max_norm is not None:
+        _renorm(weight, index, max_norm, norm_type)
     scales = None if per_sample_weights is None else per_sample_weights.reshape(-1)  # type: ignore[operator]
     place = _padding(padding_idx, weight.array.shape[0])
     if place >= 0:
         keep = index != place
         flat, owner = wrap(index[keep], flat.device), owner[keep]
         scales = None if scales is None else scales[wrap(keep, flat.device)]
-    rows = embedding(flat, weight, None, max_norm, norm_type, scale_grad_by_freq, sparse)
+    rows = embedding(flat, weight, None, None, norm_type, scale_grad_by_freq, sparse)
+    narrow = rows.dtype if half(rows.array.dtype) else None
+    if narrow is not None:  # added up in float32, rounded once
+        rows = rows.float()  # type: ignore[attr-defined]
+        scales = None if scales is None else scales.float()
     if scales is not None:
         rows = rows * scales.unsqueeze(1)
     if mode == "max":
-        return _bag_max(rows, owner, bags)
-    total = put(rows.new_zeros((bags, weight.array.shape[1])), (owner,), rows, True)  # type: ignore[attr-defined]
+        made = _bag_max(rows, owner, bags)
+    else:
+        made = _bag_sum(rows, owner, bags, mode)
+    return made if narrow is None else made.to(narrow)  # type: ignore[attr-defined]
+
+
+def _bag_sum(rows: Tensor, owner: Any, bags: int, mode: str) -> Tensor:
+    """The sum or mean of each bag."""
+    total = put(rows.new_zeros((bags, rows.array.shape[1])), (owner,), rows, True)  # type: ignore[attr-defined]
     if mode == "sum":
         return total
     xp = ns(owner)

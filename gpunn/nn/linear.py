@@ -14,12 +14,15 @@ from gpunn.nn.lazy import LazyModuleMixin
 from gpunn.nn.module import Module
 from gpunn.nn.parameter import Parameter, UninitializedParameter
 from gpunn.nn.shape import Identity as Identity  # PyTorch has it in this file
+from gpunn.ops._rows import write_out
 from gpunn.ops.create import empty
 from gpunn.ops.linalg import matmul, matmul_array
 from gpunn.tensor import Tensor
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None
+) -> Tensor:
     """input @ weight.T + bias.
 
     Shapes: input (..., in), weight (out, in) or (in,), bias (out) or (): (..., out).
@@ -36,14 +39,17 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         w.ndim != 2 or x.ndim == 0 or w.dtype is not d or weight.device is not input.device
         or (b is not None and (b.ndim != 1 or b.dtype is not d))
     ):  # fmt: skip
-        y = matmul(input, weight.T if w.ndim == 2 else weight)
-        return y if bias is None else y + bias
+        made = matmul(input, weight.T if w.ndim == 2 else weight)
+        made = made if bias is None else made + bias
+        return made if out is None else write_out(out, made, "linear")
     try:
         y = x @ w.T if d is F32 or d is F64 else matmul_array(x, w.T)
         if b is not None:
             y += b
     except ValueError:
         raise _linear_error(x, w, b) from None
+    if out is not None:
+        return write_out(out, result(y, input, _linear_vjp, (input, weight, bias)), "linear")
     if not mode.grad:
         return result(y, input)
     needs_x, needs_w = input._requires_grad, weight._requires_grad

@@ -84,6 +84,11 @@ def _check_targets(input: Tensor, target: Tensor, weight: Tensor | None, name: s
     wanted = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
     if t.shape != wanted:
         raise RuntimeError(f"Expected target size {list(wanted)}, got {list(t.shape)}")
+    if weight is not None and weight.dtype is not input.dtype:
+        raise RuntimeError(
+            f"expected scalar type {input.dtype.name.capitalize()} but found "
+            f"{weight.dtype.name.capitalize()} ({name}: weight)"
+        )
     classes = x.shape[1] if x.ndim > 1 else x.shape[0]
     if weight is not None and weight.array.shape != (classes,):
         raise RuntimeError(
@@ -215,6 +220,9 @@ def cross_entropy(
             f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
         )
     axis = 1 if input.array.ndim > 1 else 0
+    if target.array.shape == input.array.shape and input.array.ndim and target.array.ndim:
+        if target.dtype.is_floating_point and ignore_index >= 0:
+            raise RuntimeError("ignore_index is not supported for floating point target")
     if target.array.dtype.kind not in "iu" or target.array.shape == input.array.shape:
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing, axis)
     if label_smoothing:

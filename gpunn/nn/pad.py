@@ -39,8 +39,9 @@ def _constant(x: Tensor, pairs: Any, value: Any) -> Tensor:
 def _source(mode: str, n: int, before: int, after: int, xp: Any) -> Any:
     """Which entry of a dimension of length n each padded place shows."""
     place = xp.arange(-before, n + after)
-    if mode == "circular":
-        return place % n
+    if mode == "circular":  # a cut-off edge does not come round again
+        kept = n + min(before, 0) + min(after, 0)
+        return (place + min(before, 0)) % kept - min(before, 0)
     if mode == "replicate":
         return place.clip(0, n - 1)
     period = max(2 * (n - 1), 1)

@@ -16,7 +16,7 @@ from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
 from gpunn.nn.module import Module
-from gpunn.ops._rows import half
+from gpunn.ops._rows import half, write_out
 from gpunn.ops.index import put
 from gpunn.tensor import Tensor, wrap
 
@@ -35,7 +35,7 @@ class Windows:
         d = len(size)
         self.size = size
         self.kernel = _spread(kernel, d, name, "kernel_size")
-        self.stride = self.kernel if stride is None or stride == [] else _spread(
+        self.stride = self.kernel if stride is None or stride == [] or stride == () else _spread(
             stride, d, name, "stride"
         )  # fmt: skip
         self.padding = _spread(padding, d, name, "padding")
@@ -299,11 +299,6 @@ def _window_sums(x: Any, w: Windows) -> Any:
     return total
 
 
-def _average(x: Any, w: Windows, divisor: Any) -> Any:
-    y = _window_sums(w.padded(x, 0), w)
-    return y / divisor
-
-
 @vjp((None, None), name="AvgPool2DBackward0")
 def _average_vjp(g: Any, w: Windows, divisor: Any) -> Any:
     """Each entry gets its share of every window that it is in."""
@@ -323,7 +318,7 @@ def _average_vjp(g: Any, w: Windows, divisor: Any) -> Any:
 
 def _avg_pool(
     name: str, dims: int, input: Tensor, kernel: Any, stride: Any, padding: Any, ceil_mode: bool,
-    count_include_pad: bool, divisor_override: int | None,
+    count_include_pad: bool, divisor_override: int | None, out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     x = input.array
     _check_input(name, x, dims)
@@ -337,8 +332,13 @@ def _avg_pool(
         divisor = ns(x).asarray(w.counts(count_include_pad))
         if x.dtype.kind == "f" or half(x.dtype):
             divisor = divisor.astype(wide.dtype)
-    y = _average(wide, w, divisor) if x.dtype.kind not in "iu" else _average(x, w, 1) // divisor
-    return result(y.astype(x.dtype), input, _average_vjp, (input,), (w, divisor))
+    total = _window_sums(w.padded(wide, 0), w)
+    if x.dtype.kind in "iu":  # as in C: towards zero
+        y = ns(x).trunc(total / divisor).astype(x.dtype)
+    else:
+        y = (total / divisor).astype(x.dtype, copy=False)
+    made = result(y, input, _average_vjp, (input,), (w, divisor))
+    return made if out is None else write_out(out, made, name)
 
 
 def _make_average(dims: int) -> Any:
@@ -354,10 +354,10 @@ def _make_average(dims: int) -> Any:
     def avg_pool(
         input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
         ceil_mode: bool = False, count_include_pad: bool = True,
-        divisor_override: int | None = None,
+        divisor_override: int | None = None, *, out: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         return _avg_pool(name, dims, input, kernel_size, stride, padding, ceil_mode,
-                         count_include_pad, divisor_override)  # fmt: skip
+                         count_include_pad, divisor_override, out)  # fmt: skip
 
     return _describe(avg_pool1d if dims == 1 else avg_pool, _AVERAGE_DOC, name, dims)
 
