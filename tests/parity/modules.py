@@ -22,7 +22,7 @@ from .gradients import gradient_difference
 from .ops import Options, pick
 from .report import ABSENT, MISSING, Report, error_text, timed
 
-SAMPLES = 16  # of one module, dtype and mode, at most
+SAMPLES = 60  # of one module, dtype and mode, at most
 DTYPES = (torch.float64, torch.float32)
 
 _EXTRA = {  # modules that PyTorch's list leaves out: constructor arguments, input shape

@@ -35,17 +35,18 @@ from .gradients import check_gradients
 from .report import ABSENT, MISSING, Report, error_text, timed
 
 DTYPES = {  # dtype -> how many samples of it, at most
-    torch.float32: 24,
-    torch.float64: 8,
-    torch.int64: 10,
-    torch.bool: 6,
-    torch.complex64: 6,
-    torch.bfloat16: 5,
-    torch.float16: 4,
-    torch.uint8: 3,
+    torch.float32: 100,
+    torch.float64: 30,
+    torch.int64: 40,
+    torch.bool: 16,
+    torch.complex64: 20,
+    torch.bfloat16: 16,
+    torch.float16: 12,
+    torch.uint8: 10,
 }
 HALVES = (torch.float16, torch.bfloat16)
-FORMS, STRIDED, GRADS, SECOND = 5, 5, 8, 3  # samples for the other forms, strides, gradients
+REFERENCE = {torch.float32: 40, torch.int64: 20}  # of PyTorch's larger set of samples
+FORMS, STRIDED, GRADS, SECOND = 15, 15, 30, 10  # for the other forms, strides, gradients
 LARGEST = 200_000  # elements of a sample
 
 
@@ -125,10 +126,12 @@ class OpCheck:
         if self.info.supports_autograd:
             self.gradients()
 
-    def samples(self, dtype: torch.dtype, requires_grad: bool = False) -> list:
+    def samples(
+        self, dtype: torch.dtype, requires_grad: bool = False, reference: bool = False
+    ) -> list:
         """All samples of a dtype that are not too large."""
         _seed_generators()
-        source = self.options.reference and self.info.reference_inputs_func
+        source = (reference or self.options.reference) and self.info.reference_inputs_func
         source = source or self.info.sample_inputs_func
         try:
             samples = list(source(self.info, "cpu", dtype, requires_grad))
@@ -145,7 +148,11 @@ class OpCheck:
         self.factor = scope.tolerance_factor(self.info.name, dtype)
         samples = self.samples(dtype)
         if self.options.wants("value"):
-            for sample in pick(samples, self.limit(DTYPES.get(dtype, 4))):
+            chosen = pick(samples, self.limit(DTYPES.get(dtype, 10)))
+            if self.info.reference_inputs_func is not None and dtype in REFERENCE:
+                larger = self.samples(dtype, reference=True)
+                chosen += pick(larger, self.limit(REFERENCE[dtype]))
+            for sample in chosen:
                 self.form("value", self.info.op, sample, dtype, whole=True)
         if dtype not in (torch.float32, torch.int64) and not self.options.dtypes:
             return
@@ -344,7 +351,7 @@ class OpCheck:
         """First gradients in float64 and float32, second ones in float64."""
         plans = (
             ("grad", torch.float64, GRADS, False),
-            ("grad", torch.float32, 2, False),
+            ("grad", torch.float32, 4, False),
             ("inplace grad", torch.float64, SECOND, False),
             ("gradgrad", torch.float64, SECOND, True),
         )
