@@ -140,6 +140,12 @@ class Known:
 
 KNOWN = [
     Known(
+        "nn.functional.avg_pool3d",
+        "PyTorch writes to the wrong places of an out= that is not contiguous",
+        kind="out",
+        text=r"out=\w+\[[\d,]+\]/strides",
+    ),
+    Known(
         "*",
         "a number where PyTorch's argument parser insists on a tensor is taken as one",
         kind="error",
