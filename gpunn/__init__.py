@@ -58,6 +58,9 @@ from gpunn.dtypes import int_ as int  # noqa: E402, A004
 from gpunn.nn.activation import relu, relu_  # noqa: E402
 from gpunn.nn.conv import conv1d, conv2d, conv3d  # noqa: E402
 from gpunn.nn.dropout import dropout  # noqa: E402
+from gpunn.nn.embedding import embedding, embedding_bag  # noqa: E402
+from gpunn.nn.linear import bilinear  # noqa: E402
+from gpunn.nn.pool import avg_pool1d, max_pool1d, max_pool2d, max_pool3d  # noqa: E402
 from gpunn.nn.softmax import log_softmax, softmax  # noqa: E402
 from gpunn.ops import index as _index  # noqa: E402
 from gpunn.ops import operators as _operators  # noqa: E402

@@ -7,6 +7,7 @@ from gpunn.nn.activation import tanh as tanh
 from gpunn.nn.conv import conv1d as conv1d
 from gpunn.nn.conv import conv2d as conv2d
 from gpunn.nn.conv import conv3d as conv3d
+from gpunn.nn.distance import normalize as normalize
 from gpunn.nn.dropout import dropout as dropout
 from gpunn.nn.embedding import embedding as embedding
 from gpunn.nn.embedding import embedding_bag as embedding_bag
