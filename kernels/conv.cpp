@@ -355,7 +355,7 @@ void unload(const Axis *axes, const Layout &lay, const Columns<T> &columns, cons
             const T *bias, T *y) {
     const Axis &D = axes[0], &H = axes[1], &W = axes[2];
     long n = lay.t[2].size(), height = lay.t[1].size();
-    bool whole = H.spread == 1 && n == W.out;
+    bool whole = H.spread == 1 && W.spread == 1 && n == W.out;
     if (whole && columns.row == n) {
         n *= height;
         height = 1;

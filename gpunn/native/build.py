@@ -63,7 +63,7 @@ def version(cxx: str) -> str:
 
 def key(sources: Path, level: str, cxx: str) -> str:
     """A hash of the source text, the compiler and its flags."""
-    digest = hashlib.sha256(repr((FLAGS, machine(), level, version(cxx))).encode())
+    digest = hashlib.sha256(repr((FLAGS, LEVELS, machine(), level, cxx, version(cxx))).encode())
     for path in sorted([*sources.glob("*.cpp"), *sources.glob("*.h")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:24]
