@@ -64,11 +64,15 @@ from gpunn.nn.pool import avg_pool1d, max_pool1d, max_pool2d, max_pool3d  # noqa
 from gpunn.nn.softmax import log_softmax, softmax  # noqa: E402
 from gpunn.ops import index as _index  # noqa: E402
 from gpunn.ops import operators as _operators  # noqa: E402
+from gpunn.ops.choose import *  # noqa: E402, F403
+from gpunn.ops.complex import *  # noqa: E402, F403
+from gpunn.ops.contract import *  # noqa: E402, F403
 from gpunn.ops.create import *  # noqa: E402, F403
 from gpunn.ops.elementwise import *  # noqa: E402, F403
 from gpunn.ops.extreme import *  # noqa: E402, F403
 from gpunn.ops.gather import *  # noqa: E402, F403
 from gpunn.ops.linalg import *  # noqa: E402, F403
+from gpunn.ops.logic import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
 from gpunn.ops.shape import *  # noqa: E402, F403
 from gpunn.ops.transcend import *  # noqa: E402, F403
