@@ -5,38 +5,52 @@ True
 """
 
 import sys
+from types import ModuleType
 from typing import Any
 
 from gpunn import nn
 
 _HOMES = {
-    "activation": "activation",
-    "adaptive": "loss",
-    "batchnorm": "norm",
-    "channelshuffle": "shape",
-    "container": "container",
-    "conv": "conv",
-    "distance": "loss",
-    "dropout": "dropout",
-    "flatten": "shape",
-    "fold": "fold",
-    "instancenorm": "norm",
-    "lazy": "lazy",
-    "linear": "linear",
-    "loss": "loss",
-    "module": "module",
-    "normalization": "norm",
-    "padding": "pad",
-    "pixelshuffle": "shape",
-    "pooling": "pool",
-    "rnn": "rnn",
-    "sparse": "embedding",
-    "transformer": "transformer",
-    "upsampling": "upsample",
+    "activation": ["activation", "softmax", "attention"],
+    "adaptive": ["adaptive"],
+    "batchnorm": ["norm"],
+    "channelshuffle": ["shape"],
+    "container": ["container"],
+    "conv": ["conv"],
+    "distance": ["distance"],
+    "dropout": ["dropout"],
+    "flatten": ["shape"],
+    "fold": ["fold"],
+    "instancenorm": ["norm"],
+    "lazy": ["lazy"],
+    "linear": ["linear"],
+    "loss": ["loss"],
+    "module": ["module"],
+    "normalization": ["norm"],
+    "padding": ["pad"],
+    "pixelshuffle": ["shape"],
+    "pooling": ["pool"],
+    "rnn": ["rnn"],
+    "sparse": ["embedding"],
+    "transformer": ["transformer"],
+    "upsampling": ["upsample"],
 }
 
-for _name, _home in _HOMES.items():
-    _module = sys.modules.get(f"gpunn.nn.{_home}")
+
+def _at(path: str, homes: list[str]) -> ModuleType | None:
+    """Our file, or what several of ours have together."""
+    names = [f"gpunn.nn.{home}" for home in homes]
+    found = [sys.modules[name] for name in names if name in sys.modules]
+    if len(found) < 2:
+        return found[0] if found else None
+    joined = ModuleType(path)
+    for module in found:
+        joined.__dict__.update({k: v for k, v in vars(module).items() if k[:2] != "__"})
+    return joined
+
+
+for _name, _homes in _HOMES.items():
+    _module = _at(f"{__name__}.{_name}", _homes)
     if _module is not None:
         globals()[_name] = sys.modules[f"{__name__}.{_name}"] = _module
 
