@@ -1,4 +1,4 @@
-"""Element-wise operations: one row each, its forward and its VJP side by side.
+"""Arithmetic of pairs, element by element: one row each, its forward and its VJP side by side.
 
 A VJP is written with operators and the functions of `namespace(x)`, which works for arrays and,
 when gradients are to be differentiated again, for Tensors.
@@ -11,24 +11,111 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
-from gpunn.autograd.graph import Node, mode, result
 from gpunn.autograd.graph import namespace as ns
+from gpunn.autograd.graph import vjp
 from gpunn.ops._rows import (
-    NUMBERS, adapt, binary, inplace, operands, same_device, size_error, unary, write_out,
+    NUMBERS, binary, inplace, not_implemented, public, publish, several, unary,
 )  # fmt: skip
 from gpunn.ops._rows import conjugate as _conj
-from gpunn.tensor import Tensor, method, wrap
+from gpunn.tensor import Tensor
 
-# --- arithmetic ---------------------------------------------------------------------------
+# --- sums ---------------------------------------------------------------------------------
+
+
+
+def _no_bool(input: Any, other: Any) -> None:
+    """Raises where one operand of a subtraction is bool."""
+    bools = [v.dtype is dtypes.bool_ if isinstance(v, Tensor) else type(v) is bool
+             for v in (input, other)]  # fmt: skip
+    if all(bools):
+        raise RuntimeError(
+            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
+            "`logical_xor()` operator instead."
+        )
+    if any(bools):
+        raise RuntimeError(
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying "
+            "to invert a mask, use the `~` or `logical_not()` operator instead."
+        )
+
 
 _add = binary(
     "add", np.add, lambda g: (g, g),
-    summary="input + alpha * other.", example="gpunn.add(gpunn.tensor([1, 2]), 10)\ntensor([11, 12])",
+    summary="input + other.", example="gpunn.add(gpunn.tensor([1, 2]), 10)\ntensor([11, 12])",
 )  # fmt: skip
 _sub = binary(
-    "sub", np.subtract, lambda g: (g, -g), no_bool=True,
-    summary="input - alpha * other.", example="gpunn.sub(gpunn.tensor([1, 2]), 1)\ntensor([0, 1])",
+    "sub", np.subtract, lambda g: (g, -g), refuses="b", check=_no_bool,
+    summary="input - other.", example="gpunn.sub(gpunn.tensor([1, 2]), 1)\ntensor([0, 1])",
 )  # fmt: skip
+neg = negative = unary(
+    "neg", np.negative, lambda g: -g, None, summary="-x.", refuses="b",
+    why="Negation, the `-` operator, on a bool tensor is not supported. If you are trying to "
+    "invert a mask, use the `~` or `logical_not()` operator instead.",
+    example="gpunn.neg(gpunn.tensor([1., -2.]))\ntensor([-1.,  2.])",
+)  # fmt: skip
+
+
+def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
+    """input + alpha * other, with broadcasting.
+
+    Shapes: any two that broadcast. dtypes: the operands' common dtype.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.add.html
+
+    >>> gpunn.add(gpunn.tensor([1, 2]), gpunn.tensor([10, 20]), alpha=2)
+    tensor([21, 42])
+    """
+    if type(alpha) is int and alpha == 1:
+        return _add(input, other, out=out)
+    return _add(input, _scaled(other, alpha, input), out=out)
+
+
+def sub(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
+    """input - alpha * other, with broadcasting.
+
+    Shapes: any two that broadcast. dtypes: the operands' common dtype, not bool.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.sub.html
+
+    >>> gpunn.sub(gpunn.tensor([1, 2]), gpunn.tensor([10, 20]), alpha=2)
+    tensor([-19, -38])
+    """
+    if type(alpha) is int and alpha == 1:
+        return _sub(input, other, out=out)
+    return _sub(input, _scaled(other, alpha, input), out=out)
+
+
+subtract = sub
+
+
+def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """other - alpha * input.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.sub.html
+
+    >>> gpunn.rsub(gpunn.tensor([1, 2]), 10)
+    tensor([9, 8])
+    """
+    if isinstance(other, Tensor):
+        return sub(other, input, alpha=alpha)
+    return _sub(other, input if alpha == 1 else _scaled(input, alpha, input))
+
+
+def _scaled(other: Any, alpha: Any, input: Any) -> Any:
+    """alpha * other, refusing an alpha that would change the operands' category."""
+    category = max(t.dtype.category for t in (input, other) if isinstance(t, Tensor))
+    if isinstance(alpha, bool) and category > dtypes.BOOL:
+        raise RuntimeError("Boolean alpha only supported for Boolean results.")
+    if isinstance(alpha, float) and category < dtypes.FLOATING:
+        raise RuntimeError(
+            "For integral input tensors, argument alpha must not be a floating point number."
+        )
+    if isinstance(alpha, complex) and category < dtypes.COMPLEX:
+        raise RuntimeError(
+            "For non-complex input tensors, argument alpha must not be a complex number."
+        )
+    return other * alpha
+
+
+# --- products and quotients ---------------------------------------------------------------
 
 
 def _mul_vjp(g: Any, a: Any, b: Any) -> Any:
@@ -42,7 +129,8 @@ mul = multiply = binary(
 
 
 def _div_vjp(g: Any, b: Any, y: Any) -> Any:
-    return g / _conj(b), None if y is None else -g * _conj(y) / _conj(b)
+    ga = g / _conj(b)
+    return ga, None if y is None else -ga * _conj(y)
 
 
 _true_divide = binary(
@@ -51,66 +139,9 @@ _true_divide = binary(
 )  # fmt: skip
 
 
-_conj_row = unary(
-    "conj", np.conjugate, lambda g: g.conj(), None, summary="The complex conjugate.",
-    example="gpunn.conj(gpunn.tensor([1 + 2j]))\ntensor([1.-2.j])",
-)  # fmt: skip
+def _no_zero(f: Any) -> Any:
+    """f, with PyTorch's error for integers divided by zero."""
 
-
-@method
-def conj(input: Tensor) -> Tensor:
-    """The complex conjugate; real tensors are returned as they are.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.conj.html
-
-    >>> gpunn.conj(gpunn.tensor([1 + 2j]))
-    tensor([1.-2.j])
-    """
-    return _conj_row(input) if input.array.dtype.kind == "c" else input
-
-
-
-
-def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
-    """input + alpha * other, with broadcasting.
-
-    Shapes: any two that broadcast. dtypes: the operands' common dtype.
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.add.html
-
-    >>> gpunn.add(gpunn.tensor([1, 2]), gpunn.tensor([10, 20]), alpha=2)
-    tensor([21, 42])
-    """
-    if alpha == 1:
-        return _add(input, other, out=out)
-    return _add(input, _scaled(other, alpha, input, "add"), out=out)
-
-
-def sub(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
-    """input - alpha * other, with broadcasting.
-
-    Shapes: any two that broadcast. dtypes: the operands' common dtype, not bool.
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.sub.html
-
-    >>> gpunn.sub(gpunn.tensor([1, 2]), gpunn.tensor([10, 20]), alpha=2)
-    tensor([-19, -38])
-    """
-    if alpha == 1:
-        return _sub(input, other, out=out)
-    return _sub(input, _scaled(other, alpha, input, "sub"), out=out)
-
-
-def _scaled(other: Any, alpha: Any, input: Any, name: str) -> Any:
-    """alpha * other, refusing an alpha that would change the operands' category."""
-    involved = [t.dtype.category for t in (input, other) if isinstance(t, Tensor)]
-    if isinstance(alpha, float) and max(involved) < dtypes.FLOATING:
-        raise RuntimeError("For integral input tensors, argument alpha must not be a floating "
-                           "point number.")  # fmt: skip
-    if isinstance(alpha, bool) and max(involved) > dtypes.BOOL:
-        raise RuntimeError("Boolean alpha only supported for Boolean results.")
-    return other * alpha
-
-
-def _rounded(f: Any) -> Any:
     def forward(a: Any, b: Any, xp: Any) -> Any:
         if a.dtype.kind in "iu" and not b.all():
             raise RuntimeError("ZeroDivisionError")
@@ -126,15 +157,22 @@ def _trunc_divide(a: Any, b: Any, xp: Any) -> Any:
     return q + ((a % b != 0) & ((a < 0) != (b < 0)))
 
 
-_floor_div = binary(
-    "floor_divide", _rounded(lambda a, b, xp: xp.floor_divide(a, b)),
-    lambda g, b: (ns(g).zeros_like(g), ns(g).zeros_like(g)), "b", summary="",
-    node_name="DivBackward1",
-)  # fmt: skip
-_trunc_div = binary(
-    "trunc_divide", _rounded(_trunc_divide),
-    lambda g, b: (ns(g).zeros_like(g), ns(g).zeros_like(g)), "b", summary="",
-    node_name="DivBackward1",
+def _flat_vjp(g: Any) -> Any:
+    zero = ns(g).zeros_like(g)
+    return zero, zero
+
+
+def _rounded(name: str, forward: Any, vjp: Any, summary: str = "", example: str = "") -> Any:
+    return binary(name, _no_zero(forward), vjp, refuses="bc", summary=summary, example=example,
+                  node_name="DivBackward1")  # fmt: skip
+
+
+_div_floor = _rounded("div_floor", lambda a, b, xp: xp.floor_divide(a, b), _flat_vjp)
+_div_trunc = _rounded("div_trunc", _trunc_divide, _flat_vjp)
+floor_divide = _rounded(
+    "floor_divide", lambda a, b, xp: xp.floor_divide(a, b), not_implemented("floor_divide"),
+    "input // other: rounded towards minus infinity; no gradient.",
+    "gpunn.floor_divide(gpunn.tensor([-7, 7]), 2)\ntensor([-4,  3])",
 )  # fmt: skip
 
 
@@ -153,9 +191,9 @@ def div(
     if rounding_mode is None:
         return _true_divide(input, other, out=out)
     if rounding_mode == "floor":
-        return _floor_div(input, other, out=out)
+        return _div_floor(input, other, out=out)
     if rounding_mode == "trunc":
-        return _trunc_div(input, other, out=out)
+        return _div_trunc(input, other, out=out)
     raise RuntimeError(
         f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
         f"'{rounding_mode}'"
@@ -163,6 +201,41 @@ def div(
 
 
 divide = div
+
+
+def true_divide(dividend: Any, divisor: Any, *, out: Tensor | None = None) -> Tensor:
+    """`div` without rounding.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.true_divide.html
+
+    >>> gpunn.true_divide(gpunn.tensor([1, 2]), 2)
+    tensor([0.5000, 1.0000])
+    """
+    return _true_divide(dividend, divisor, out=out)
+
+
+remainder = binary(
+    "remainder", _no_zero(lambda a, b, xp: xp.remainder(a, b)),
+    lambda g, a, b: (g, -g * ns(g).floor(a / b)), "a b", refuses="bc",
+    summary="The remainder with the sign of `other`, Python's %.",
+    example="gpunn.remainder(gpunn.tensor([-3., 3.]), 2)\ntensor([1., 1.])",
+)  # fmt: skip
+fmod = binary(
+    "fmod", _no_zero(lambda a, b, xp: xp.fmod(a, b)),
+    lambda g, a, b: (g, -g * ns(g).trunc(a / b)), "a b", refuses="bc",
+    summary="The remainder with the sign of `input`, C's fmod.",
+    example="gpunn.fmod(gpunn.tensor([-3., 3.]), 2)\ntensor([-1.,  1.])",
+)  # fmt: skip
+gcd = binary(
+    "gcd", np.gcd, None, refuses="bfVc", summary="The greatest common divisor of integers.",
+    example="gpunn.gcd(gpunn.tensor([12]), gpunn.tensor([18]))\ntensor([6])",
+)  # fmt: skip
+lcm = binary(
+    "lcm", np.lcm, None, refuses="bfVc", summary="The least common multiple of integers.",
+    example="gpunn.lcm(gpunn.tensor([4]), gpunn.tensor([6]))\ntensor([12])",
+)  # fmt: skip
+
+# --- powers -------------------------------------------------------------------------------
 
 
 def _pow_vjp(g: Any, a: Any, b: Any, y: Any) -> Any:
@@ -198,14 +271,22 @@ def _pow_forward(a: Any, b: Any, xp: Any) -> Any:
 
 
 _power = binary(
-    "pow", _pow_forward, _pow_vjp, "a b y?b", summary="input ** exponent.",
+    "pow", _pow_forward, _pow_vjp, "a b y?b", refuses="b", summary="input ** exponent.",
     example="gpunn.pow(gpunn.tensor([1., 2., 3.]), 2)\ntensor([1., 4., 9.])",
 )  # fmt: skip
-_square = unary(
-    "square", np.square, lambda g, x: g * (2 * _conj(x)), summary="x ** 2.", node_name="PowBackward0",
-    example="gpunn.square(gpunn.tensor([1., -2.]))\ntensor([1., 4.])",
-)  # fmt: skip
-square = _square
+
+
+def _power_row(forward: Any, vjp: Any, saves: int) -> Any:
+    return unary("pow", forward, vjp, saves)
+
+
+_square = _power_row(np.square, lambda g, x: g * (2 * _conj(x)), 0)
+_BY_EXPONENT = {  # quicker, and exact where a power by exp and log is not
+    2: _square,
+    3: _power_row(lambda x, xp: x * x * x, lambda g, x: g * (3 * _conj(x * x)), 0),
+    0.5: _power_row(np.sqrt, lambda g, y: g / (2 * _conj(y)), -1),
+    -1: _power_row(lambda x, xp: 1 / x, lambda g, y: -g * _conj(y * y), -1),
+}
 
 
 def pow(input: Any, exponent: Any, *, out: Tensor | None = None) -> Tensor:  # noqa: A001
@@ -218,241 +299,108 @@ def pow(input: Any, exponent: Any, *, out: Tensor | None = None) -> Tensor:  # n
     tensor([1., 4., 9.])
     """
     if type(exponent) in (int, float) and isinstance(input, Tensor):
-        category = input.dtype.category
-        if exponent == 2 and category >= dtypes.FLOATING:
-            return _square(input, out=out)
-        if type(exponent) is int and exponent < 0 and category == dtypes.INTEGER:
+        kind = input.array.dtype.kind
+        if kind not in "biu":
+            row = _BY_EXPONENT.get(exponent)
+            if row is not None:
+                return row(input, out=out)
+        elif type(exponent) is int and exponent < 0 and kind != "b":
             raise RuntimeError("Integers to negative integer powers are not allowed.")
     return _power(input, exponent, out=out)
 
 
-def _remainder(a: Any, b: Any, xp: Any) -> Any:
-    if a.dtype.kind in "iu" and not b.all():
-        raise RuntimeError("ZeroDivisionError")
-    return xp.remainder(a, b)
+def square(input: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """input ** 2; int64 for bool.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.square.html
+
+    >>> gpunn.square(gpunn.tensor([1., -2.]))
+    tensor([1., 4.])
+    """
+    if getattr(input, "dtype", None) is dtypes.bool_:
+        return _power(input, 2, out=out)
+    return _square(input, out=out)
 
 
-def _quotient_vjp(g: Any, a: Any, b: Any, q: Any) -> Any:
-    return g, -g * q
+def _float_power_dtype(input: Any, exponent: Any) -> dtypes.dtype:
+    both = (input, exponent)
+    wide = any(v.is_complex() if isinstance(v, Tensor) else isinstance(v, complex) for v in both)
+    return dtypes.complex128 if wide else dtypes.float64
 
 
-remainder = binary(
-    "remainder", _remainder,
-    lambda g, a, b: (g, -g * ns(g).floor(a / b)), "a b",
-    summary="The remainder with the sign of `other`, Python's %.",
-    example="gpunn.remainder(gpunn.tensor([-3., 3.]), 2)\ntensor([1., 1.])",
-)  # fmt: skip
+def float_power(input: Any, exponent: Any, *, out: Tensor | None = None) -> Tensor:
+    """input ** exponent in float64 (complex128 for complex).
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.float_power.html
+
+    >>> gpunn.float_power(gpunn.tensor([2]), 3)
+    tensor([8.], dtype=torch.float64)
+    """
+    d = _float_power_dtype(input, exponent)
+    a, b = (v.to(d) if isinstance(v, Tensor) else v for v in (input, exponent))  # type: ignore[attr-defined]
+    if not isinstance(a, Tensor):
+        from gpunn.ops.create import tensor
+
+        a = tensor(a, dtype=d)
+    if out is not None and out.dtype is not d:
+        raise RuntimeError(
+            f"the output given to float_power has dtype {out.dtype.name} but the operation's "
+            f"result requires dtype {d.name}"
+        )
+    return pow(a, b, out=out)
 
 
-def _fmod(a: Any, b: Any, xp: Any) -> Any:
-    if a.dtype.kind in "iu" and not b.all():
-        raise RuntimeError("ZeroDivisionError")
-    return xp.fmod(a, b)
+_float_power_inplace = inplace(float_power)
 
 
-fmod = binary(
-    "fmod", _fmod, lambda g, a, b: (g, -g * ns(g).trunc(a / b)), "a b",
-    summary="The remainder with the sign of `input`, C's fmod.",
-    example="gpunn.fmod(gpunn.tensor([-3., 3.]), 2)\ntensor([-1.,  1.])",
-)  # fmt: skip
+def _float_power_(self: Tensor, exponent: Any) -> Tensor:
+    """In-place version of `float_power`: changes this float64 or complex128 tensor."""
+    d = _float_power_dtype(self, exponent)
+    if self.dtype is not d:
+        raise RuntimeError(
+            f"the base given to float_power_ has dtype {self.dtype.name} but the operation's "
+            f"result requires dtype {d.name}"
+        )
+    return _float_power_inplace(self, exponent)
 
 
-def _max_share(g: Any, a: Any, b: Any) -> Any:
-    """The gradient goes to the larger; equal ones share it."""
-    xp = ns(g)
-    half = xp.where(a == b, g * 0.5, xp.zeros_like(g))
-    return xp.where(a > b, g, half), xp.where(b > a, g, half)
+def ldexp(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """input * 2 ** other.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.ldexp.html
+
+    >>> gpunn.ldexp(gpunn.tensor([1.]), gpunn.tensor([3]))
+    tensor([8.])
+    """
+    return mul(input, pow(2.0, other), out=out)
 
 
-def _min_share(g: Any, a: Any, b: Any) -> Any:
-    return _max_share(g, -1 * a, -1 * b)
+# --- logarithms of sums and products ------------------------------------------------------
 
 
-maximum = binary(
-    "maximum", np.maximum, _max_share, "a b", summary="The larger of the two; NaN if one is NaN.",
-    example="gpunn.maximum(gpunn.tensor([1, 5]), gpunn.tensor([3, 2]))\ntensor([3, 5])",
-)  # fmt: skip
-minimum = binary(
-    "minimum", np.minimum, _min_share, "a b", summary="The smaller of the two; NaN if one is NaN.",
-    example="gpunn.minimum(gpunn.tensor([1, 5]), gpunn.tensor([3, 2]))\ntensor([1, 2])",
-)  # fmt: skip
-neg = negative = unary(
-    "neg", np.negative, lambda g: -g, None, summary="-x.",
-    example="gpunn.neg(gpunn.tensor([1., -2.]))\ntensor([-1.,  2.])",
-)  # fmt: skip
-
-# --- comparison ---------------------------------------------------------------------------
-
-
-def _compare(name: str, ufunc: Any, sign: str) -> Any:
-    return binary(
-        name, ufunc, None, compares=True, summary=f"input {sign} other, as bool.",
-        example=f"gpunn.{name}(gpunn.tensor([1, 2]), 2)\n"
-        f"tensor([{ufunc(1, 2)!s:>5}, {ufunc(2, 2)!s:>5}])",
-    )  # fmt: skip
-
-
-eq = _compare("eq", np.equal, "==")
-ne = not_equal = _compare("ne", np.not_equal, "!=")
-lt = less = _compare("lt", np.less, "<")
-le = less_equal = _compare("le", np.less_equal, "<=")
-gt = greater = _compare("gt", np.greater, ">")
-ge = greater_equal = _compare("ge", np.greater_equal, ">=")
-
-
-# --- logic and bits -----------------------------------------------------------------------
-
-
-def _logical(name: str, ufunc: Any, word: str) -> Any:
-    return binary(
-        name, lambda a, b, xp: getattr(xp, ufunc.__name__)(a, b), None, compares=True,
-        summary=f"input {word} other, where non-zero counts as true.",
-        example=f"gpunn.{name}(gpunn.tensor([True]), gpunn.tensor([False]))\n"
-        f"tensor([{ufunc(True, False)!s:>5}])".replace("[ True", "[True"),
-    )  # fmt: skip
-
-
-logical_and = _logical("logical_and", np.logical_and, "and")
-logical_or = _logical("logical_or", np.logical_or, "or")
-logical_xor = _logical("logical_xor", np.logical_xor, "xor")
-logical_not = unary(
-    "logical_not", np.logical_not, None, summary="True where x is zero.",
-    example="gpunn.logical_not(gpunn.tensor([0, 2]))\ntensor([ True, False])",
-)  # fmt: skip
-
-
-def _integral(name: str, ufunc: Any, symbol: str, bools: bool = True) -> Any:
-    def forward(a: Any, b: Any, xp: Any) -> Any:
-        if a.dtype.kind not in ("biu" if bools else "iu"):
-            raise RuntimeError(
-                f"\"{name}_cpu\" not implemented for '{a.dtype.name.capitalize()}': it works on "
-                "integers"
-            )
-        return getattr(xp, ufunc.__name__)(a, b)
-
-    return binary(
-        name, forward, None, summary=f"input {symbol} other, bit by bit.",
-        example=f"gpunn.{name}(gpunn.tensor([6]), 3)\ntensor([{ufunc(6, 3)}])",
-    )  # fmt: skip
-
-
-bitwise_and = _integral("bitwise_and", np.bitwise_and, "&")
-bitwise_or = _integral("bitwise_or", np.bitwise_or, "|")
-bitwise_xor = _integral("bitwise_xor", np.bitwise_xor, "^")
-
-
-def _bitwise_not(x: Any, xp: Any) -> Any:
-    if x.dtype.kind not in "biu":
-        raise RuntimeError(f"\"bitwise_not_cpu\" not implemented for '{x.dtype.name}'")
-    return xp.invert(x)
-
-
-bitwise_not = unary(
-    "bitwise_not", _bitwise_not, None, summary="Every bit turned round; logical not for bool.",
-    example="gpunn.bitwise_not(gpunn.tensor([0, 5]))\ntensor([-1, -6])",
-)  # fmt: skip
-
-
-def _shift(name: str, ufunc: Any, symbol: str) -> Any:
-    def forward(a: Any, b: Any, xp: Any) -> Any:
-        if a.dtype.kind not in "iu":
-            raise RuntimeError(f"\"{name}_cpu\" not implemented for '{a.dtype.name}'")
-        bits = a.dtype.itemsize * 8
-        bad = (b < 0) | (b >= bits)
-        y = getattr(xp, ufunc.__name__)(a, xp.where(bad, 0, b))
-        over = xp.where(a < 0, -1, 0) if symbol == ">>" else 0
-        return xp.where(bad, over, y).astype(a.dtype)
-
-    return binary(
-        name, forward, None, summary=f"input {symbol} other.",
-        example=f"gpunn.{name}(gpunn.tensor([4]), 1)\ntensor([{ufunc(4, 1)}])",
-    )  # fmt: skip
-
-
-bitwise_left_shift = _shift("bitwise_left_shift", np.left_shift, "<<")
-bitwise_right_shift = _shift("bitwise_right_shift", np.right_shift, ">>")
-
-# --- pairs --------------------------------------------------------------------------------
-
-
-def _fmax_share(g: Any, a: Any, b: Any) -> Any:
-    xp = ns(g)
-    first = (a >= b) | (b != b)
-    return xp.where(first, g, xp.zeros_like(g)), xp.where(first, xp.zeros_like(g), g)
-
-
-def _fmin_share(g: Any, a: Any, b: Any) -> Any:
-    xp = ns(g)
-    first = (a <= b) | (b != b)
-    return xp.where(first, g, xp.zeros_like(g)), xp.where(first, xp.zeros_like(g), g)
-
-
-fmax = binary(
-    "fmax", np.fmax, _fmax_share, "a b", summary="The larger of the two; a NaN counts as missing.",
-    example="gpunn.fmax(gpunn.tensor([1., float('nan')]), gpunn.tensor([3., 2.]))\ntensor([3., 2.])",
-)  # fmt: skip
-fmin = binary(
-    "fmin", np.fmin, _fmin_share, "a b", summary="The smaller of the two; a NaN counts as missing.",
-    example="gpunn.fmin(gpunn.tensor([1., float('nan')]), gpunn.tensor([3., 2.]))\ntensor([1., 2.])",
-)  # fmt: skip
-
-
-def _atan2_vjp(g: Any, a: Any, b: Any) -> Any:
-    scaled = g / (a * a + b * b)
-    return scaled * b, scaled * -a
-
-
-atan2 = arctan2 = binary(
-    "atan2", np.arctan2, _atan2_vjp, "a b", to_float=True,
-    summary="The angle of the point (other, input) in radians.",
-    example="gpunn.atan2(gpunn.tensor([1.]), gpunn.tensor([1.]))\ntensor([0.7854])",
-)  # fmt: skip
-hypot = binary(
-    "hypot", np.hypot, lambda g, a, b, y: (g * (a / y), g * (b / y)), "a b y",
-    summary="sqrt(input ** 2 + other ** 2).",
-    example="gpunn.hypot(gpunn.tensor([3.]), gpunn.tensor([4.]))\ntensor([5.])",
-)  # fmt: skip
-
-
-def _copysign_vjp(g: Any, a: Any, y: Any) -> Any:
-    xp = ns(g)
-    return g * xp.where(a == 0, xp.zeros_like(a), xp.sign(a) * xp.sign(y)), xp.zeros_like(g)
-
-
-copysign = binary(
-    "copysign", np.copysign, _copysign_vjp, "a y", to_float=True,
-    summary="The size of input with the sign of other.",
-    example="gpunn.copysign(gpunn.tensor([1.]), -2)\ntensor([-1.])",
-)  # fmt: skip
-nextafter = binary(
-    "nextafter", np.nextafter, None, summary="The next representable number towards other.",
-    example="gpunn.nextafter(gpunn.tensor([1.]), gpunn.tensor([2.])) > 1\ntensor([True])",
-)  # fmt: skip
-heaviside = binary(
-    "heaviside", lambda a, b, xp: xp.where(a == 0, b, (a > 0).astype(a.dtype)), None,
-    summary="0 below zero, 1 above, other at zero.",
-    example="gpunn.heaviside(gpunn.tensor([-1., 0., 2.]), gpunn.tensor([0.5]))\n"
-    "tensor([0.0000, 0.5000, 1.0000])",
-)  # fmt: skip
-gcd = binary("gcd", np.gcd, None, summary="The greatest common divisor of integers.",
-             example="gpunn.gcd(gpunn.tensor([12]), gpunn.tensor([18]))\ntensor([6])")  # fmt: skip
-lcm = binary("lcm", np.lcm, None, summary="The least common multiple of integers.",
-             example="gpunn.lcm(gpunn.tensor([4]), gpunn.tensor([6]))\ntensor([12])")  # fmt: skip
+def _logaddexp_forward(a: Any, b: Any, xp: Any) -> Any:
+    if a.dtype.kind != "c":
+        return xp.logaddexp(a, b)
+    first = a.real >= b.real
+    high, low = xp.where(first, a, b), xp.where(first, b, a)
+    y = high + xp.log1p(xp.exp(low - high))
+    both = (high.real == low.real) & xp.isinf(high.real)  # inf - inf has no value
+    return xp.where(both, xp.where(high.real < 0, low, xp.log(xp.exp(a) + xp.exp(b))), y)
 
 
 def _logaddexp_vjp(g: Any, a: Any, b: Any, y: Any) -> Any:
     xp = ns(g)
-    return g * xp.exp(a - y), g * xp.exp(b - y)
+    return g * _conj(xp.exp(a - y)), g * _conj(xp.exp(b - y))
 
 
 logaddexp = binary(
-    "logaddexp", np.logaddexp, _logaddexp_vjp, "a b y",
+    "logaddexp", _logaddexp_forward, _logaddexp_vjp, "a b y", refuses="biu",
     summary="log(e ** input + e ** other), without overflow.",
     example="gpunn.logaddexp(gpunn.tensor([0.]), gpunn.tensor([0.]))\ntensor([0.6931])",
 )  # fmt: skip
 logaddexp2 = binary(
     "logaddexp2", np.logaddexp2, lambda g, a, b, y: (g * 2 ** (a - y), g * 2 ** (b - y)), "a b y",
-    summary="log2(2 ** input + 2 ** other), without overflow.",
+    refuses="biuc", summary="log2(2 ** input + 2 ** other), without overflow.",
     example="gpunn.logaddexp2(gpunn.tensor([0.]), gpunn.tensor([0.]))\ntensor([1.])",
 )  # fmt: skip
 
@@ -468,57 +416,55 @@ def _xlogy_vjp(g: Any, a: Any, b: Any) -> Any:
 
 
 xlogy = binary(
-    "xlogy", _xlogy_forward, _xlogy_vjp, "a b", to_float=True,
+    "xlogy", _xlogy_forward, _xlogy_vjp, "a b", to_float=True, refuses="c",
     summary="input * log(other), 0 where input is 0.",
     example="gpunn.xlogy(gpunn.tensor([0., 2.]), gpunn.tensor([0., 1.]))\ntensor([0., 0.])",
 )  # fmt: skip
 
-
-def true_divide(dividend: Any, divisor: Any, *, out: Tensor | None = None) -> Tensor:
-    """`div` without rounding."""
-    return _true_divide(dividend, divisor, out=out)
+# --- geometry and neighbours --------------------------------------------------------------
 
 
-def floor_divide(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
-    """input // other: rounded towards minus infinity."""
-    return _floor_div(input, other, out=out)
+def _atan2_vjp(g: Any, a: Any, b: Any) -> Any:
+    scaled = g / (a * a + b * b)
+    return scaled * b, scaled * -a
 
 
-def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
-    """other - alpha * input."""
-    return sub(other, input, alpha=alpha) if isinstance(other, Tensor) else -(
-        input * alpha
-    ) + other  # fmt: skip
+atan2 = arctan2 = binary(
+    "atan2", np.arctan2, _atan2_vjp, "a b", to_float=True, refuses="c",
+    summary="The angle of the point (other, input) in radians.",
+    example="gpunn.atan2(gpunn.tensor([1.]), gpunn.tensor([1.]))\ntensor([0.7854])",
+)  # fmt: skip
+hypot = binary(
+    "hypot", np.hypot, lambda g, a, b, y: (g * (a / y), g * (b / y)), "a b y", refuses="biuc",
+    summary="sqrt(input ** 2 + other ** 2).",
+    example="gpunn.hypot(gpunn.tensor([3.]), gpunn.tensor([4.]))\ntensor([5.])",
+)  # fmt: skip
 
 
-def float_power(input: Any, exponent: Any, *, out: Tensor | None = None) -> Tensor:
-    """input ** exponent in float64 (complex128 for complex).
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.float_power.html
-
-    >>> gpunn.float_power(gpunn.tensor([2]), 3)
-    tensor([8.], dtype=torch.float64)
-    """
-    both = [v for v in (input, exponent) if isinstance(v, Tensor)]
-    wide = any(t.dtype.is_complex for t in both) or isinstance(exponent, complex)
-    d = dtypes.complex128 if wide else dtypes.float64
-    a, b = (v.to(d) if isinstance(v, Tensor) else v for v in (input, exponent))  # type: ignore[attr-defined]
-    if not isinstance(a, Tensor):
-        from gpunn.ops.create import tensor
-
-        a = tensor(a, dtype=d)
-    return pow(a, b, out=out)
+def _copysign_vjp(g: Any, a: Any, y: Any) -> Any:
+    xp = ns(g)
+    return g * xp.where(a == 0, xp.zeros_like(a), xp.sign(a) * xp.sign(y)), xp.zeros_like(g)
 
 
-def ldexp(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """input * 2 ** other.
+copysign = binary(
+    "copysign", np.copysign, _copysign_vjp, "a y", to_float=True, refuses="c",
+    summary="The size of input with the sign of other.",
+    example="gpunn.copysign(gpunn.tensor([1.]), -2)\ntensor([-1.])",
+)  # fmt: skip
 
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.ldexp.html
 
-    >>> gpunn.ldexp(gpunn.tensor([1.]), gpunn.tensor([3]))
-    tensor([8.])
-    """
-    return mul(input, pow(2.0, other), out=out)
+nextafter = binary(
+    "nextafter", np.nextafter, lambda g: (g, ns(g).zeros_like(g)), refuses="biuc", exact=True,
+    summary="The next representable number towards other.",
+    example="gpunn.nextafter(gpunn.tensor([1.]), gpunn.tensor([2.])) > 1\ntensor([True])",
+)  # fmt: skip
+
+# --- three operands -----------------------------------------------------------------------
+
+
+@vjp((0, 1, 2, None), name="AddcmulBackward0")
+def _addcmul_vjp(g: Any, a: Any, b: Any, c: Any, value: Any) -> Any:
+    return g, g * _conj(c * value), g * _conj(b * value)
 
 
 def addcmul(
@@ -531,7 +477,20 @@ def addcmul(
     >>> gpunn.addcmul(gpunn.zeros(1), gpunn.ones(1), gpunn.ones(1), value=2)
     tensor([2.])
     """
-    return add(input, _scaled(mul(tensor1, tensor2), value, input, "addcmul"), out=out)
+    return several(
+        "addcmul", (input, tensor1, tensor2), lambda a, b, c, xp: a + _whole(value, a) * b * c,
+        _addcmul_vjp, (value,), refuses="b", out=out,
+    )  # fmt: skip
+
+
+def _whole(value: Any, like: Any) -> Any:
+    """A factor as a number that leaves integers integers."""
+    return int(value) if like.dtype.kind in "iu" else value
+
+
+@vjp((0, 1, 2, None), name="AddcdivBackward0")
+def _addcdiv_vjp(g: Any, a: Any, b: Any, c: Any, value: Any) -> Any:
+    return g, g * _conj(value / c), -g * _conj(value * b / (c * c))
 
 
 def addcdiv(
@@ -549,7 +508,23 @@ def addcdiv(
             "Integer division with addcdiv is no longer supported, and in a future release addcdiv "
             "will perform a true division of tensor1 and tensor2. Make one of them floating."
         )
-    return add(input, div(tensor1, tensor2) * value, out=out)
+    return several(
+        "addcdiv", (input, tensor1, tensor2), lambda a, b, c, xp: a + value * b / c, _addcdiv_vjp,
+        (value,), out=out,
+    )  # fmt: skip
+
+
+@vjp((0, 1, 2), name="LerpBackward0")
+def _lerp_vjp(g: Any, a: Any, b: Any, w: Any) -> Any:
+    return g * _conj(1 - w), g * _conj(w), g * _conj(b - a)
+
+
+def _lerp_forward(a: Any, b: Any, w: Any, xp: Any) -> Any:
+    """Exact at both ends: counted from the nearer one."""
+    step = b - a
+    if xp is np and not w.ndim:
+        return a + w * step if abs(w) < 0.5 else b - step * (1 - w)
+    return xp.where(abs(w) < 0.5, a + w * step, b - step * (1 - w))
 
 
 def lerp(input: Tensor, end: Tensor, weight: Any, *, out: Tensor | None = None) -> Tensor:
@@ -565,201 +540,19 @@ def lerp(input: Tensor, end: Tensor, weight: Any, *, out: Tensor | None = None) 
             raise RuntimeError(
                 f"expected dtype {input.dtype.name} for `{name}` but got dtype {t.dtype.name}"
             )
-    return add(input, mul(weight, end - input) if isinstance(weight, Tensor) else (  # type: ignore[operator]
-        (end - input) * weight), out=out)  # type: ignore[operator]  # fmt: skip
-
-
-# --- choosing -----------------------------------------------------------------------------
-
-
-def _where_vjp(g: Any, mask: Any) -> Any:
-    xp = ns(g)
-    zero = xp.zeros_like(g)
-    if isinstance(g, Tensor):
-        mask = wrap(mask, g.device)
-    return xp.where(mask, g, zero), xp.where(mask, zero, g)
-
-
-_where_vjp.saves = (None,)  # type: ignore[attr-defined]
-_where_vjp.node_name = "WhereBackward0"  # type: ignore[attr-defined]
-
-
-def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tensor | None = None) -> Any:
-    """input where condition is true, other elsewhere; with condition alone, `nonzero` as a tuple.
-
-    Shapes: any three that broadcast. dtypes: condition bool; the others' common dtype.
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.where.html
-
-    >>> gpunn.where(gpunn.tensor([True, False]), 1, 0)
-    tensor([1, 0])
-    """
-    if input is None and other is None:
-        from gpunn.ops.gather import nonzero
-
-        return nonzero(condition, as_tuple=True)
-    if condition.array.dtype.kind not in "bu":
-        raise RuntimeError(
-            f"where expected condition to be a boolean tensor, but got a tensor with dtype "
-            f"{condition.dtype}"
-        )
-    if not isinstance(input, Tensor) and not isinstance(other, Tensor):
-        from gpunn.ops.create import tensor
-
-        d = dtypes.promote_types(dtypes.of_scalar(input), dtypes.of_scalar(other))
-        input = tensor(input, dtype=d, device=condition.device)
-    same_device("where", (condition, input, other))
-    (a, b), _ = operands("where", (input, other), False)
-    mask = condition.array if condition.array.dtype.kind == "b" else condition.array != 0
-    if condition.device is not a.device:
-        mask = a.device.xp.asarray(mask)
-    try:
-        y = a.device.xp.where(mask, a.array, b.array)
-    except ValueError:
-        shape = size_error(mask.shape, a.array.shape)
-        raise shape if "cannot be" not in str(shape) else size_error(
-            a.array.shape, b.array.shape
-        ) from None
-    t = result(y, a)
-    if mode.grad and (a._requires_grad or b._requires_grad):
-        t._requires_grad = True
-        t.node = Node(_where_vjp, (adapt(a, y.shape), adapt(b, y.shape)), (mask,), t.device)
-    return t if out is None else write_out(out, t, "where")
-
-
-def _clamp_vjp(g: Any, x: Any, low: Any, high: Any) -> Any:
-    inside = None
-    if low is not None:
-        inside = x >= low
-    if high is not None:
-        inside = x <= high if inside is None else inside & (x <= high)
-    xp = ns(g)
-    return xp.where(inside, g, xp.zeros_like(g))
-
-
-_clamp_vjp.saves = (0, None, None)  # type: ignore[attr-defined]
-_clamp_vjp.node_name = "ClampBackward1"  # type: ignore[attr-defined]
-
-
-def clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Tensor | None = None) -> Tensor:  # noqa: A002
-    """input limited to [min, max]; the bounds are numbers or tensors, one may be missing.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.clamp.html
-
-    >>> gpunn.clamp(gpunn.tensor([-2., 0.5, 3.]), 0, 1)
-    tensor([0.0000, 0.5000, 1.0000])
-    """
-    if min is None and max is None:
-        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
-    if isinstance(min, Tensor) or isinstance(max, Tensor):
-        y = input
-        if min is not None:
-            y = maximum(y, min) if isinstance(min, Tensor) else clamp(y, min)
-        if max is not None:
-            y = minimum(y, max) if isinstance(max, Tensor) else clamp(y, None, max)
-        return y if out is None else write_out(out, y, "clamp")
-    values = tuple(v for v in (input, min, max) if v is not None)
-    (x, *_), common = operands("clamp", values, False)
-    if x.dtype.is_complex:
-        raise RuntimeError("clamp is not supported for complex types")
-    a, xp = x.array, x.device.xp
-    low = None if min is None else xp.asarray(min).astype(common)
-    high = None if max is None else xp.asarray(max).astype(common)
-    y = a if low is None else xp.maximum(a, low)
-    y = y if high is None else xp.minimum(y, high)
-    made = result(y, x, _clamp_vjp, (x,), (a, low, high))
-    return made if out is None else write_out(out, made, "clamp")
-
-
-clip = clamp
-
-
-def clamp_min(input: Tensor, min: Any, *, out: Tensor | None = None) -> Tensor:  # noqa: A002
-    """`clamp` from below."""
-    return clamp(input, min, out=out)
-
-
-def clamp_max(input: Tensor, max: Any, *, out: Tensor | None = None) -> Tensor:  # noqa: A002
-    """`clamp` from above."""
-    return clamp(input, None, max, out=out)
-
-
-# --- equality of whole tensors ------------------------------------------------------------
-
-
-@method
-def isclose(
-    input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
-) -> Tensor:
-    """Where |input - other| <= atol + rtol * |other|, as bool.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.isclose.html
-
-    >>> gpunn.isclose(gpunn.tensor([1.]), gpunn.tensor([1.000001]))
-    tensor([True])
-    """
-    if input.dtype is not other.dtype:
-        raise RuntimeError(f"{input.dtype} did not match {other.dtype}")
-    if rtol < 0 or atol < 0:
-        raise RuntimeError(f"rtol and atol must be greater than or equal to zero, but got {rtol} "
-                           f"and {atol}")  # fmt: skip
-    xp = input.device.xp
-    a, b = input.array, other.array
-    if a.dtype.kind in "biu":
-        a, b = a.astype(np.float64), b.astype(np.float64)
-    elif a.dtype.kind not in "fc":
-        a, b = a.astype(np.float32), b.astype(np.float32)
-    return wrap(xp.asarray(xp.isclose(a, b, rtol, atol, equal_nan)), input.device)
-
-
-@method
-def allclose(
-    input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
-) -> bool:
-    """Whether all elements are close: see `isclose`.
-
-    >>> gpunn.allclose(gpunn.tensor([1.]), gpunn.tensor([1.000001]))
-    True
-    """
-    return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
-
-
-@method
-def equal(input: Tensor, other: Tensor) -> bool:
-    """Whether both have the same shape and elements.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.equal.html
-
-    >>> gpunn.equal(gpunn.tensor([1]), gpunn.tensor([1]))
-    True
-    """
-    same_device("equal", (input, other))
-    return input.array.shape == other.array.shape and bool((input.array == other.array).all())
+    return several(
+        "lerp", (input, end, weight), _lerp_forward, _lerp_vjp, refuses="biu", out=out,
+        why=f"\"lerp_kernel_tensor\" not implemented for '{input.dtype.name}'",
+    )  # fmt: skip
 
 
 _METHODS = [
-    "add", "addcdiv", "addcmul", "arctan2", "atan2", "bitwise_and", "bitwise_left_shift",
-    "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "clamp", "clamp_max",
-    "clamp_min", "clip", "copysign", "div", "divide", "eq", "float_power", "floor_divide", "fmod",
-    "gcd", "ge", "greater", "greater_equal", "gt", "heaviside", "hypot", "lcm", "ldexp", "le",
-    "lerp", "less", "less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "lt",
-    "mul", "multiply", "ne", "neg", "negative", "nextafter", "not_equal", "pow", "remainder",
-    "square", "sub", "subtract", "true_divide", "xlogy",
+    "add", "addcdiv", "addcmul", "arctan2", "atan2", "copysign", "div", "divide", "float_power",
+    "floor_divide", "fmod", "gcd", "hypot", "lcm", "ldexp", "lerp", "mul", "multiply", "neg",
+    "negative", "nextafter", "pow", "remainder", "square", "sub", "subtract", "true_divide",
+    "xlogy",
 ]  # fmt: skip
-_METHODS_ONLY_OUT = ["fmax", "fmin", "logaddexp", "logaddexp2", "maximum", "minimum"]
-subtract = sub
-__all__ = [
-    *_METHODS, *_METHODS_ONLY_OUT, "allclose", "conj", "equal", "isclose", "rsub", "where",
-]  # fmt: skip
-for _name in _METHODS:
-    setattr(Tensor, _name, globals()[_name])
-    setattr(Tensor, _name + "_", inplace(globals()[_name], _name))
-for _name in _METHODS_ONLY_OUT:
-    setattr(Tensor, _name, globals()[_name])
-
-
-def _where_method(self: Tensor, condition: Tensor, other: Any) -> Tensor:
-    """self where condition is true, other elsewhere."""
-    return where(condition, self, other)
-
-
-Tensor.where = _where_method  # type: ignore[attr-defined]
+_METHODS_ONLY_OUT = ["logaddexp", "logaddexp2"]
+publish(globals(), [*_METHODS, *_METHODS_ONLY_OUT], _METHODS)
+__all__ = [*public(_METHODS, _METHODS), *_METHODS_ONLY_OUT, "rsub"]
+Tensor.float_power_ = _float_power_  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
 from gpunn.ops._rows import cast, document, half, inplace, write_out
-from gpunn.ops.elementwise import maximum, minimum
+from gpunn.ops.choose import maximum, minimum
 from gpunn.ops.gather import gather, pick_vjp
 from gpunn.ops.reduce import axes_of, restore
 from gpunn.tensor import Tensor, normal_dim, wrap

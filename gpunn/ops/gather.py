@@ -507,7 +507,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     >>> gpunn.tensor([1, 2]).masked_fill(gpunn.tensor([True, False]), 0)
     tensor([0, 2])
     """
-    from gpunn.ops.elementwise import where
+    from gpunn.ops.choose import where
 
     _mask("masked_fill", mask)
     if isinstance(value, Tensor):

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpunn.ops import elementwise as e
+from gpunn.ops import logic as l
 from gpunn.ops._rows import NUMBERS, inplace
 from gpunn.ops.linalg import matmul
+from gpunn.ops.transcend import positive
 from gpunn.tensor import Tensor
+
+_OPERANDS = (Tensor, *NUMBERS, np.ndarray)
 
 
 def _reflected(op: Any) -> Any:
@@ -19,16 +25,12 @@ def _reflected(op: Any) -> Any:
     return operator
 
 
-def _guarded(op: Any, symbol: str) -> Any:
+def _guarded(op: Any) -> Any:
     """For operands that op does not know: NotImplemented, so that Python asks the other one."""
 
-    def operator(self: Tensor, other: Any) -> Any:
-        try:
-            return op(self, other)
-        except TypeError:
-            if isinstance(other, (Tensor, *NUMBERS)):
-                raise
-            return NotImplemented
+    def operator(self: Any, other: Any) -> Any:
+        known = isinstance(self, _OPERANDS) and isinstance(other, _OPERANDS)
+        return op(self, other) if known else NotImplemented
 
     return operator
 
@@ -37,30 +39,29 @@ def _install() -> None:
     """Sets the operators as attributes of Tensor."""
     for name, op in (
         ("add", e._add), ("sub", e._sub), ("mul", e.mul), ("truediv", e._true_divide),
-        ("matmul", matmul), ("pow", e.pow), ("floordiv", e._floor_div), ("mod", e.remainder),
+        ("div", e._true_divide), ("pow", e.pow), ("floordiv", e.floor_divide),
+        ("mod", e.remainder), ("and", l.bitwise_and), ("or", l.bitwise_or), ("xor", l.bitwise_xor),
+        ("lshift", l.bitwise_left_shift), ("rshift", l.bitwise_right_shift),
     ):  # fmt: skip
-        setattr(Tensor, f"__{name}__", op)
-        setattr(Tensor, f"__r{name}__", _reflected(op))
+        operator = getattr(op, "operator", None) or _guarded(op)
+        setattr(Tensor, f"__{name}__", operator)
+        setattr(Tensor, f"__r{name}__", _reflected(operator))
         setattr(Tensor, f"__i{name}__", inplace(op, name))
-    Tensor.__radd__, Tensor.__rmul__ = e._add, e.mul  # type: ignore[attr-defined]
+    Tensor.__radd__, Tensor.__rmul__ = Tensor.__add__, Tensor.__mul__  # type: ignore[attr-defined]
+    Tensor.__matmul__ = matmul  # type: ignore[attr-defined]
+    Tensor.__rmatmul__ = _reflected(matmul)  # type: ignore[attr-defined]
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):
-        setattr(Tensor, f"__{name}__", _guarded(getattr(e, name), name))
-    for name, op in (
-        ("and", e.bitwise_and), ("or", e.bitwise_or), ("xor", e.bitwise_xor),
-        ("lshift", e.bitwise_left_shift), ("rshift", e.bitwise_right_shift),
-    ):  # fmt: skip
-        setattr(Tensor, f"__{name}__", op)
-        setattr(Tensor, f"__r{name}__", _reflected(op))
-        setattr(Tensor, f"__i{name}__", inplace(op, name))
+        setattr(Tensor, f"__{name}__", getattr(l, name).operator)
     Tensor.__neg__ = e.neg  # type: ignore[attr-defined]
-    Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
-    Tensor.__invert__ = e.bitwise_not  # type: ignore[attr-defined]
+    Tensor.__pos__ = positive  # type: ignore[attr-defined]
+    Tensor.__invert__ = l.bitwise_not  # type: ignore[attr-defined]
     Tensor.__bool__ = _truth  # type: ignore[attr-defined]
     Tensor.__int__ = lambda self: int(self.item())  # type: ignore[attr-defined]
     Tensor.__float__ = lambda self: float(self.item())  # type: ignore[attr-defined]
     Tensor.__complex__ = lambda self: complex(self.item())  # type: ignore[attr-defined]
     Tensor.__index__ = _index  # type: ignore[attr-defined]
     Tensor.__contains__ = _contains  # type: ignore[attr-defined]
+    Tensor.__reversed__ = _reversed  # type: ignore[attr-defined]
 
 
 def _truth(self: Tensor) -> bool:
@@ -85,6 +86,10 @@ def _contains(self: Tensor, element: Any) -> bool:
             f"{type(element)}."
         )
     return bool((self == element).any().item())  # type: ignore[attr-defined]
+
+
+def _reversed(self: Tensor) -> Tensor:
+    return self.flip(0) if self.array.ndim else self  # type: ignore[attr-defined]
 
 
 _install()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
 
 from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
-from gpunn.autograd.graph import result, vjp
+from gpunn.autograd.graph import results, vjp
 from gpunn.ops._rows import conjugate as _conj
-from gpunn.ops._rows import inplace, unary, write_out
+from gpunn.ops._rows import half, on, public, publish, refusal, unary, write_out
+from gpunn.ops.choose import only
 from gpunn.tensor import Tensor
 
 _LN2, _LN10 = math.log(2), math.log(10)
@@ -73,9 +75,11 @@ acosh = arccosh = _row(
 atanh = arctanh = _row("atanh", np.arctanh, lambda g, x: g / _conj(1 - x * x), 0,
                        "The inverse hyperbolic tangent.", "0.5", "0.5493")  # fmt: skip
 deg2rad = _row("deg2rad", lambda x, xp: x * x.dtype.type(math.pi / 180),
-               lambda g: g * (math.pi / 180), None, "Degrees as radians.", "180.", "3.1416")  # fmt: skip
+               lambda g: g * (math.pi / 180), None, "Degrees as radians.", "180.", "3.1416",
+               refuses="c", why="deg2rad is not supported for complex tensors.")  # fmt: skip
 rad2deg = _row("rad2deg", lambda x, xp: x * x.dtype.type(180 / math.pi),
-               lambda g: g * (180 / math.pi), None, "Radians as degrees.", "0.", "0.")  # fmt: skip
+               lambda g: g * (180 / math.pi), None, "Radians as degrees.", "0.", "0.",
+               refuses="c", why="rad2deg is not supported for complex tensors.")  # fmt: skip
 
 
 def _sinc_forward(x: Any, xp: Any) -> Any:
@@ -92,160 +96,35 @@ def _sinc_vjp(g: Any, x: Any) -> Any:
 
 sinc = _row("sinc", _sinc_forward, _sinc_vjp, 0, "sin(pi x) / (pi x), 1 at 0.", "0.", "1.")
 
+# --- the logistic function ----------------------------------------------------------------
+
 
 def _sigmoid_forward(x: Any, xp: Any) -> Any:
-    """1 / (1 + e**-x), by way of tanh: it overflows nowhere."""
-    if x.dtype.kind == "c":
-        return 1 / (1 + xp.exp(-x))
-    y = xp.tanh(x * x.dtype.type(0.5))
-    y = y + x.dtype.type(1)
-    return y * x.dtype.type(0.5)
+    """1 / (1 + e**-x): right to the last bits for large negative x, too, where it is tiny."""
+    y = xp.exp(-x)
+    y += 1
+    return 1 / y
 
 
 sigmoid = _row("sigmoid", _sigmoid_forward, lambda g, y: g * _conj(y * (1 - y)), -1,
                "The logistic function 1 / (1 + e ** -x).", "2.", "0.8808")  # fmt: skip
 
-# --- signs and rounding -------------------------------------------------------------------
 
-
-def _flat(g: Any) -> Any:
-    return ns(g).zeros_like(g)
-
-
-def _abs_vjp(g: Any, x: Any) -> Any:
-    return g * ns(x).sgn(x) if isinstance(x, Tensor) else g * np_sgn(x, ns(x))
-
-
-def np_sgn(x: Any, xp: Any) -> Any:
-    """x / |x|, 0 at 0."""
-    if x.dtype.kind != "c":
-        return xp.sign(x)
-    size = xp.abs(x)
-    return xp.where(size == 0, 0, x / xp.where(size == 0, 1, size)).astype(x.dtype)
-
-
-def _sgn_vjp(g: Any, x: Any) -> Any:
-    if x.dtype.kind != "c" if not isinstance(x, Tensor) else not x.is_complex():
-        return _flat(g)
-    xp = ns(x)
-    size = xp.abs(x)
-    s = sgn(x) if isinstance(x, Tensor) else np_sgn(x, xp)
-    part = (g / s) if not isinstance(g, Tensor) else g / s
-    return xp.where(size == 0, xp.zeros_like(g), (g - xp.real(part) * s) / size)
-
-
-absolute = _row("abs", np.absolute, _abs_vjp, 0, "The absolute value.", "-2.", "2.", to_float=False)
-sign = _row("sign", np.sign, lambda g: _flat(g), None, "-1, 0 or 1.", "-2.", "-1.", to_float=False,
-            real=True)  # fmt: skip
-sgn = _row("sgn", np_sgn, _sgn_vjp, 0, "The sign; x / |x| for complex numbers.", "-2.", "-1.",
-           to_float=False)  # fmt: skip
-signbit = unary("signbit", lambda x, xp: xp.signbit(x) if x.dtype.kind == "f" else x < 0, None,
-                summary="Whether the sign bit is set.",
-                example="gpunn.signbit(gpunn.tensor([-0., 1.]))\ntensor([ True, False])")  # fmt: skip
-positive = unary("positive", np.positive, lambda g: g, None, summary="x.",
-                 example="gpunn.positive(gpunn.tensor([1.]))\ntensor([1.])")  # fmt: skip
-
-
-def _rounding(name: str, ufunc: Any, summary: str, gives: str) -> Any:
-    return _row(name, ufunc, lambda g: _flat(g), None, summary, "-1.5", gives, to_float=False,
-                keep_integers=True, real=True)  # fmt: skip
-
-
-floor = _rounding("floor", np.floor, "The next integer below.", "-2.")
-ceil = _rounding("ceil", np.ceil, "The next integer above.", "-1.")
-trunc = fix = _rounding("trunc", np.trunc, "The integer part.", "-1.")
-_round = _rounding("round", np.rint, "The nearest integer, halves to even.", "-2.")
-frac = _row("frac", lambda x, xp: x - xp.trunc(x), lambda g: g, None, "The fractional part.",
-            "-1.5", "-0.5000", to_float=False)  # fmt: skip
-
-
-def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Tensor:  # noqa: A001
-    """The nearest integer, halves to even; or the nearest multiple of 10 ** -decimals.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.round.html
-
-    >>> gpunn.round(gpunn.tensor([0.5, 1.5, 2.346]), decimals=0)
-    tensor([0., 2., 2.])
-    """
-    if decimals == 0:
-        return _round(input, out=out)
-    x = input.array
-    if x.dtype.kind not in "fV":
-        raise RuntimeError(f"round(decimals={decimals}) is not implemented for {input.dtype}")
-    scale = 10.0 ** max(decimals, -decimals)
-    wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
-    y = np.rint(wide * scale) / scale if decimals > 0 else np.rint(wide / scale) * scale
-    made = result(y.astype(x.dtype), input, _round_vjp, (input,))
-    return made if out is None else write_out(out, made, "round")
-
-
-@vjp()
-def _round_vjp(g: Any) -> Any:
-    return _flat(g)
-
-
-# --- tests of the values ------------------------------------------------------------------
-
-
-def _test(name: str, f: Any, summary: str) -> Any:
+def _logit_row(eps: float | None) -> Any:
     def forward(x: Any, xp: Any) -> Any:
-        if x.dtype.kind in "biu":
-            return xp.full(x.shape, name in ("isfinite", "isreal"))
-        return f(x, xp)
+        z = x if eps is None else xp.clip(x, eps, 1 - eps)
+        return xp.log(z / (1 - z))
 
-    return unary(name, forward, None, summary=summary,
-                 example=f"gpunn.{name}(gpunn.tensor([1.]))\n"
-                 f"tensor([{'True' if name in ('isfinite', 'isreal') else 'False'}])")  # fmt: skip
+    def vjp(g: Any, x: Any) -> Any:
+        slope = g / (x * (1 - x))
+        if eps is None:
+            return only((x >= 0) & (x <= 1), slope) + only((x < 0) | (x > 1), slope * math.nan)
+        return only((x >= eps) & (x <= 1 - eps), slope)
 
-
-isnan = _test("isnan", lambda x, xp: xp.isnan(x), "Whether x is NaN.")
-isinf = _test("isinf", lambda x, xp: xp.isinf(x), "Whether x is infinite.")
-isfinite = _test("isfinite", lambda x, xp: xp.isfinite(x), "Whether x is neither NaN nor infinite.")
-isposinf = _test("isposinf", lambda x, xp: x == np.inf, "Whether x is +infinity.")
-isneginf = _test("isneginf", lambda x, xp: x == -np.inf, "Whether x is -infinity.")
-isreal = _test("isreal", lambda x, xp: xp.imag(x) == 0 if x.dtype.kind == "c" else
-               xp.full(x.shape, True), "Whether the imaginary part is 0.")  # fmt: skip
+    return unary("logit", forward, vjp, to_float=True, refuses="c")
 
 
-@vjp((0,))
-def _nan_to_num_vjp(g: Any, x: Any) -> Any:
-    xp = ns(g)
-    return xp.where(xp.isfinite(x), g, xp.zeros_like(g))
-
-
-def nan_to_num(
-    input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None, *,
-    out: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """NaN and infinities replaced: by 0 and the largest finite numbers unless given.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nan_to_num.html
-
-    >>> gpunn.nan_to_num(gpunn.tensor([float("nan"), 1.]))
-    tensor([0., 1.])
-    """
-    x = input.array
-    if x.dtype.kind in "biu":
-        y = x.copy()
-    else:
-        info = dtypes.finfo(input.dtype)
-        high = info.max if posinf is None else posinf
-        low = info.min if neginf is None else neginf
-        xp = input.device.xp
-        y = xp.where(xp.isnan(x), x.dtype.type(nan or 0.0), x)
-        y = xp.where(y == np.inf, x.dtype.type(high), y)
-        y = xp.where(y == -np.inf, x.dtype.type(low), y).astype(x.dtype)
-    made = result(y, input, _nan_to_num_vjp, (input,), (x,))
-    return made if out is None else write_out(out, made, "nan_to_num")
-
-
-@vjp((0, None), name="LogitBackward0")
-def _logit_vjp(g: Any, x: Any, eps: float | None) -> Any:
-    xp = ns(g)
-    slope = g / (x * (1 - x))
-    if eps is None:
-        return slope
-    return xp.where((x >= eps) & (x <= 1 - eps), slope, xp.zeros_like(g))
+_logit = _logit_row(None)
 
 
 def logit(input: Tensor, eps: float | None = None, *, out: Tensor | None = None) -> Tensor:
@@ -256,30 +135,140 @@ def logit(input: Tensor, eps: float | None = None, *, out: Tensor | None = None)
     >>> gpunn.logit(gpunn.tensor([0.5]))
     tensor([0.])
     """
-    if input.dtype.category < dtypes.FLOATING:
-        input = input.to(dtypes.get_default_dtype())  # type: ignore[attr-defined]
+    return (_logit if eps is None else _logit_row(eps))(input, out=out)
+
+
+# --- signs and rounding -------------------------------------------------------------------
+
+
+def _flat(g: Any) -> Any:
+    return ns(g).zeros_like(g)
+
+
+def _sgn_forward(x: Any, xp: Any) -> Any:
+    """x / |x|, 0 at 0."""
+    if x.dtype.kind == "b":
+        return x.copy()
+    if x.dtype.kind != "c":
+        return xp.sign(x)
+    size = xp.abs(x)
+    return xp.where(size == 0, 0, x / xp.where(size == 0, 1, size)).astype(x.dtype)
+
+
+def _is_real(x: Any) -> bool:
+    return not x.is_complex() if isinstance(x, Tensor) else x.dtype.kind != "c"
+
+
+def _sgn_vjp(g: Any, x: Any) -> Any:
+    if _is_real(x):
+        return _flat(g)
+    xp = ns(x)
+    size, s = xp.abs(x), on(sgn, x)
+    return xp.where(size == 0, xp.zeros_like(g), (g - (g / s).real * s) / size)
+
+
+def _abs_vjp(g: Any, x: Any) -> Any:
+    return g * on(sgn, x)
+
+
+absolute = _row("abs", np.absolute, _abs_vjp, 0, "The absolute value.", "-2.", "2.",
+                to_float=False, refuses="b")  # fmt: skip
+sign = _row(
+    "sign", lambda x, xp: x.copy() if x.dtype.kind == "b" else xp.sign(x), lambda g: _flat(g), None,
+    "-1, 0 or 1.", "-2.", "-1.", to_float=False, refuses="c",
+    why="Unlike NumPy, torch.sign is not intended to support complex numbers. Please use torch.sgn "
+    "instead.",
+)  # fmt: skip
+sgn = _row("sgn", _sgn_forward, _sgn_vjp, 0, "The sign; x / |x| for complex numbers.", "-2.", "-1.",
+           to_float=False)  # fmt: skip
+
+
+def positive(input: Tensor) -> Tensor:
+    """input itself; RuntimeError for bool.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.positive.html
+
+    >>> gpunn.positive(gpunn.tensor([1.]))
+    tensor([1.])
+    """
+    if input.dtype is dtypes.bool_:
+        raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+    return input
+
+
+def _rounding(name: str, ufunc: Any, summary: str, gives: str) -> Any:
+    return _row(name, ufunc, lambda g: _flat(g), None, summary, "-1.5", gives, to_float=False,
+                keep_integers=True, refuses="bc")  # fmt: skip
+
+
+floor = _rounding("floor", np.floor, "The next integer below.", "-2.")
+ceil = _rounding("ceil", np.ceil, "The next integer above.", "-1.")
+trunc = fix = _rounding("trunc", np.trunc, "The integer part.", "-1.")
+_round = _rounding("round", np.rint, "The nearest integer, halves to even.", "-2.")
+frac = _row("frac", lambda x, xp: x - xp.trunc(x), lambda g: g, None, "The fractional part.",
+            "-1.5", "-0.5000", to_float=False, refuses="biuc")  # fmt: skip
+
+
+def _round_row(decimals: int) -> Any:
+    scale = 10.0 ** max(decimals, -decimals)
+
+    def forward(x: Any, xp: Any) -> Any:
+        return xp.rint(x * scale) / scale if decimals > 0 else xp.rint(x / scale) * scale
+
+    return unary("round", forward, lambda g: _flat(g), None, refuses="biuc")
+
+
+def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Tensor:  # noqa: A001
+    """The nearest integer, halves to even; or the nearest multiple of 10 ** -decimals.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.round.html
+
+    >>> gpunn.round(gpunn.tensor([0.5, 1.5, 2.346]), decimals=2)
+    tensor([0.5000, 1.5000, 2.3500])
+    """
+    return (_round_row(decimals) if decimals else _round)(input, out=out)
+
+
+# --- mantissa and exponent ----------------------------------------------------------------
+
+_Frexp = namedtuple("frexp", ["mantissa", "exponent"])  # noqa: PYI024
+_Frexp.__module__ = "torch.return_types"
+
+
+@vjp((-2,), name="FrexpBackward0")
+def _frexp_vjp(gs: Any, exponent: Any) -> Any:
+    return gs[0] / 2.0**exponent
+
+
+def frexp(input: Tensor, *, out: tuple[Tensor, Tensor] | None = None) -> Any:
+    """(mantissa, exponent) with input = mantissa * 2 ** exponent and 0.5 <= |mantissa| < 1.
+
+    dtypes: floating; the exponent is int32. The mantissa has a gradient.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.frexp.html
+
+    >>> gpunn.frexp(gpunn.tensor([8.])).exponent
+    tensor([4], dtype=torch.int32)
+    """
     x = input.array
-    wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
-    z = wide if eps is None else input.device.xp.clip(wide, eps, 1 - eps)
-    y = input.device.xp.log(z / (1 - z)).astype(x.dtype)
-    made = result(y, input, _logit_vjp, (input,), (x, eps))
-    return made if out is None else write_out(out, made, "logit")
+    if x.dtype.kind in "biuc":
+        raise refusal("frexp", x.dtype, "torch.frexp() only supports floating-point dtypes")
+    mantissa, exponent = input.device.xp.frexp(x.astype(np.float32) if half(x.dtype) else x)
+    arrays = (mantissa.astype(x.dtype), exponent.astype(np.int32))
+    made = _Frexp(*results(arrays, input, _frexp_vjp, (input,), (arrays[1],), differentiable=1))
+    if out is None:
+        return made
+    return _Frexp(*(write_out(o, v, "frexp") for o, v in zip(out, made, strict=True)))
 
 
-Tensor.abs = Tensor.absolute = absolute  # type: ignore[attr-defined]
 abs = absolute  # noqa: A001
-_NAMES = [
+_METHODS = [
     "abs", "absolute", "acos", "acosh", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
     "arctanh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "deg2rad", "exp", "exp2",
-    "expm1", "fix", "floor", "frac", "log", "log10", "log1p", "log2", "logit", "nan_to_num",
-    "rad2deg", "reciprocal", "round", "rsqrt", "sgn", "sigmoid", "sign", "sin", "sinc", "sinh",
-    "sqrt", "tan", "tanh", "trunc",
+    "expm1", "fix", "floor", "frac", "log", "log10", "log1p", "log2", "logit", "rad2deg",
+    "reciprocal", "round", "rsqrt", "sgn", "sigmoid", "sign", "sin", "sinc", "sinh", "sqrt", "tan",
+    "tanh", "trunc",
 ]  # fmt: skip
-_PLAIN = ["isfinite", "isinf", "isnan", "isneginf", "isposinf", "isreal", "positive", "signbit"]
-__all__ = [*_NAMES, *_PLAIN]
-for _name in _NAMES:
-    setattr(Tensor, _name, globals()[_name])
-    setattr(Tensor, _name + "_", inplace(globals()[_name], _name))
-for _name in _PLAIN:
-    setattr(Tensor, _name, globals()[_name])
+_METHODS_ONLY_OUT = ["frexp", "positive"]
+publish(globals(), [*_METHODS, *_METHODS_ONLY_OUT], _METHODS)
+__all__ = [*public(_METHODS, _METHODS), *_METHODS_ONLY_OUT]
 Tensor.__abs__ = absolute  # type: ignore[attr-defined]

@@ -1,0 +1,148 @@
+"""Operands: Tensors of one dtype on one device out of what an operation was called with.
+
+Also the vertex of an operand that was broadcast, and the errors of operands that do not fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpunn import dtypes
+from gpunn.autograd.graph import Node, broadcast_vjp, result, vjp
+from gpunn.device import CPU, Device
+from gpunn.dtypes import BF16, F16
+from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
+
+NUMBERS = (int, float, complex, bool, np.generic)
+
+
+def as_tensor_like(value: Any, like: Tensor, name: str) -> Tensor:
+    """An operand that is no Tensor as one on the same device."""
+    if isinstance(value, NUMBERS):
+        d = dtypes.of_scalar(value)
+        return wrap(like.device.xp.asarray(value, dtype=d.numpy), like.device)
+    if isinstance(value, np.ndarray) or type(value) in ARRAY_TYPES:
+        return wrap(like.device.xp.asarray(value), like.device)
+    raise TypeError(
+        f"{name}(): argument must be Tensor or number, not {type(value).__name__}"
+    )
+
+
+def conjugate(x: Any) -> Any:
+    """The conjugate of an array, Tensor or number; real arrays are not copied."""
+    return x.conjugate() if isinstance(x, NUMBERS) else x.conj()
+
+
+def priority(original: Any) -> int:
+    """How much an operand counts in type promotion: see `dtypes.result_of`."""
+    if isinstance(original, Tensor):
+        return 2 if original.array.ndim else 1
+    return 0 if isinstance(original, NUMBERS) else 2
+
+
+def same_device(name: str, values: tuple[Any, ...]) -> Device:
+    """The device of all operands; 0-dim CPU tensors go with any. RuntimeError where two differ."""
+    tensors = [v for v in values if isinstance(v, Tensor)]
+    strong = [t for t in tensors if t.array.ndim or t.device.type != "cpu"] or tensors
+    device = strong[0].device if strong else CPU
+    for t in strong:
+        if t.device is not device:
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found at least two devices, "
+                f"{device} and {t.device}! ({name}) Use .to() to move one of them."
+            )
+    return device
+
+
+def cast(x: Tensor, to: np.dtype) -> Tensor:
+    """x in another dtype, recorded."""
+    if x.array.dtype == to:
+        return x
+    return result(cast_array(x.array, to), x, _to_copy_vjp, (x,), (x.array.dtype,))
+
+
+def cast_array(array: Any, to: Any) -> Any:
+    """A raw array in another dtype: complex to real drops the imaginary part in silence."""
+    if array.dtype.kind == "c" and np.dtype(to).kind not in "cb":
+        array = array.real
+    return array.astype(to, copy=False)
+
+
+@vjp((None,))
+def _to_copy_vjp(g: Any, to: np.dtype) -> Any:
+    if isinstance(g, Tensor):
+        return cast(g, to)
+    return cast_array(g, to)
+
+
+def operands(name: str, values: tuple[Any, ...], to_float: bool) -> tuple[list[Tensor], Any]:
+    """The operands as Tensors of one dtype on one device, and that dtype."""
+    like = next((v for v in values if isinstance(v, Tensor)), None)
+    if like is None:
+        raise TypeError(
+            f"{name}(): argument 'input' (position 1) must be Tensor, not "
+            f"{type(values[0]).__name__}"
+        )
+    device = same_device(name, values)
+    tensors = [
+        v if isinstance(v, Tensor) else as_tensor_like(v, like, name) for v in values
+    ]
+    common = tensors[0].dtype
+    if any(t.dtype is not common for t in tensors):
+        pairs = [(t.dtype, priority(v)) for t, v in zip(tensors, values, strict=True)]
+        common = dtypes.result_of(pairs)
+    if to_float and common.category < dtypes.FLOATING:
+        common = dtypes.get_default_dtype()
+    cast_to = [
+        cast(t if t.device is device else t.to(device), common.numpy) for t in tensors
+    ]
+    return cast_to, common.numpy
+
+
+def adapt(t: Tensor, shape: tuple[int, ...]) -> Any:
+    """The vertex of an operand that was broadcast to `shape`."""
+    if not t._requires_grad:
+        return None
+    place = t.node or t
+    if t.array.shape == shape:
+        return place
+    return Node(broadcast_vjp, (place,), (t.array.shape,), t.device)
+
+
+def size_error(a: Any, b: Any) -> RuntimeError:
+    """PyTorch's error for shapes that do not broadcast, naming the dimension."""
+    n = max(len(a), len(b))
+    left, right = (1,) * (n - len(a)) + tuple(a), (1,) * (n - len(b)) + tuple(b)
+    for dim in range(n - 1, -1, -1):
+        x, y = left[dim], right[dim]
+        if x != y and x != 1 and y != 1:
+            return RuntimeError(
+                f"The size of tensor a ({x}) must match the size of tensor b ({y}) at "
+                f"non-singleton dimension {dim} (shapes {list(a)} and {list(b)})"
+            )
+    return RuntimeError(f"shapes {list(a)} and {list(b)} cannot be combined")
+
+
+def half(dtype: Any) -> bool:
+    """Whether arithmetic in this dtype is done in float32 and rounded."""
+    return dtype is F16 or dtype is BF16 or dtype == BF16
+
+
+_PROPER = {
+    "float32": "Float", "float64": "Double", "float16": "Half", "bfloat16": "BFloat16",
+    "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte",
+    "bool": "Bool", "complex64": "ComplexFloat", "complex128": "ComplexDouble",
+}  # fmt: skip
+
+
+def proper(d: dtypes.dtype) -> str:
+    """The name of a dtype in PyTorch's errors: Float, Long, ComplexDouble."""
+    return _PROPER.get(d.name, d.name)
+
+
+def refusal(name: str, dtype: Any, why: str = "") -> RuntimeError:
+    """PyTorch's error for a dtype that an operation does not take."""
+    kind = proper(dtypes.of(dtype))
+    return RuntimeError(why or f"\"{name}_cpu\" not implemented for '{kind}'")
