@@ -1,7 +1,7 @@
 """A character language model: what comes next in English text, letter by letter.
 
     python examples/char_lm.py                             # about a minute on two CPU cores
-    python examples/char_lm.py --resume char_lm/model.pt --steps 2000   # goes on
+    python examples/char_lm.py --resume char_lm/model.pt   # goes on where a run was stopped
     python examples/char_lm.py --impl torch                # the very same script with PyTorch
     python examples/char_lm.py --device cuda --steps 5000
 
@@ -9,6 +9,8 @@ The text is the part of Python's manual that Python itself ships for `help("if")
 half a million characters. Each character is embedded; dilated convolutions that only look back
 let every position see the 63 before it; the loss is the cross-entropy of the next character.
 Divided by ln 2 it is in bits: what a perfect compressor would need per character by this model.
+Everything that decides the course of the training is seeded and in the checkpoint: a run that
+was stopped has, when it is continued, the same losses as one that was not.
 """
 
 from __future__ import annotations
@@ -54,9 +56,10 @@ def main(argv: list[str] | None = None) -> dict:
             x, y = draw_batch(torch, train, args, where)
             losses.append(train_step(torch, model, optimizer, x, y))
             bar.set_postfix(bits=f"{losses[-1] / math.log(2):.3f}", refresh=False)
+            if len(losses) % args.save_every == 0 or len(losses) == args.steps:
+                save(torch, Path(args.out), model, optimizer, where, losses)
     seconds = time.perf_counter() - start
 
-    save(torch, Path(args.out), model, optimizer, where, losses)
     bits = bits_per_character(torch, model, val, args)
     print(f"{args.impl}: {args.steps} steps, {seconds:.1f} s, {bits:.3f} bits per character")
     sample = write(torch, model, characters, "The ", args)
@@ -77,6 +80,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=400, help="characters to write at the end")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--resume", metavar="FILE", help="a checkpoint to go on from")
+    parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--out", default="char_lm", help="folder of the checkpoint")
     return parser.parse_args(argv)
 

@@ -85,5 +85,7 @@ def end_of(process: Any) -> str:
         return "does not answer any more"
     if code >= 0:
         return f"exited with code {code}"
-    hint = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
-    return f"was killed by signal {signal.Signals(-code).name}{hint}"
+    names = {number.value: number.name for number in signal.Signals}
+    name = names.get(-code, f"number {-code}")
+    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"was killed by signal {name}{hint}"
