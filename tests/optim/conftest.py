@@ -129,3 +129,33 @@ def parity(twins):
         pair.exchange_states().check(**tolerance).step(10).check(**tolerance)
 
     return compare
+
+
+@pytest.fixture
+def sparse_parity():
+    """An embedding with sparse gradients trained in both libraries."""
+    torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
+    weight = np.random.default_rng(0).standard_normal((6, 3))
+
+    def train(library, name, kwargs):
+        table = library.nn.Embedding(6, 3, sparse=True, dtype=library.float64)
+        with library.no_grad():
+            table.weight.copy_(library.tensor(weight))
+        optimizer = getattr(library.optim, name)(table.parameters(), **kwargs)
+        for rows in ([1, 4, 1], [0, 4], [4, 4, 4, 2], []):
+            optimizer.zero_grad()
+            rows = library.tensor(rows, dtype=library.int64)
+            (table(rows) ** 2).sum().backward()
+            assert table.weight.grad.is_sparse
+            optimizer.step()
+        state = {
+            k: v.to_dense() if getattr(v, "is_sparse", False) else v
+            for k, v in optimizer.state_dict()["state"].get(0, {}).items()
+        }
+        return [table.weight, state]
+
+    def compare(name, kwargs):
+        mine, theirs = train(gpunn, name, kwargs), train(torch, name, kwargs)
+        assert_same(mine, theirs, rtol=1e-12, atol=1e-14)
+
+    return compare

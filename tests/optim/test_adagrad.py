@@ -37,8 +37,13 @@ def test_options_out_of_range():
             gpunn.optim.Adagrad([gpunn.ones(1)], **kwargs)
 
 
-def test_sparse_gradients_are_refused():
+@pytest.mark.parametrize("kwargs", [{}, {"maximize": True, "lr_decay": 0.1}], ids=str)
+def test_sparse_gradients(sparse_parity, kwargs):
+    sparse_parity("Adagrad", {"lr": 0.1, **kwargs})
+
+
+def test_sparse_gradients_refuse_weight_decay():
     table = gpunn.nn.Embedding(3, 2, sparse=True)
     table(gpunn.tensor([0])).sum().backward()
-    with pytest.raises(RuntimeError, match="Adagrad does not support sparse gradients"):
-        gpunn.optim.Adagrad(table.parameters()).step()
+    with pytest.raises(RuntimeError, match="weight_decay option is not compatible with sparse"):
+        gpunn.optim.Adagrad(table.parameters(), weight_decay=0.1).step()

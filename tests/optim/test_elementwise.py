@@ -154,3 +154,64 @@ def test_parameters_on_several_devices():
     for p in params:
         assert p.tolist() == pytest.approx([0.5, 0.5])
         assert optimizer.state[p]["exp_avg"].device is p.device
+
+
+@pytest.fixture
+def native(monkeypatch):
+    """The C++ library asked from the first element on."""
+    if gpunn.native.lib() is None:
+        pytest.skip(f"no C++ library: {gpunn.native.status()}")
+    monkeypatch.setattr(elementwise, "NATIVE_SIZE", 1)
+
+
+NATIVE = [
+    ("SGD", {}),
+    ("SGD", {"weight_decay": 0.1, "maximize": True}),
+    ("SGD", {"momentum": 0.9, "dampening": 0.5}),
+    ("SGD", {"momentum": 0.9, "nesterov": True}),
+    ("Adam", {"weight_decay": 0.1}),
+    ("Adam", {"amsgrad": True, "maximize": True}),
+    ("AdamW", {"weight_decay": 0.1}),
+    ("AdamW", {"amsgrad": True, "weight_decay": 0.1}),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "kwargs"), NATIVE, ids=str)
+def test_the_cpp_form_equals_the_numpy_form(monkeypatch, native, name, kwargs, dtype):
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal(s).astype(dtype) for s in [(5, 7), (3,), (), (0, 2)]]
+    grads = [[rng.standard_normal(v.shape).astype(dtype) for v in values] for _ in range(5)]
+    calls = []
+    step = gpunn.native.sgd_step if name == "SGD" else gpunn.native.adam_step
+
+    def counted(*args, **options):
+        calls.append(step(*args, **options))
+        return calls[-1]
+
+    monkeypatch.setattr(gpunn.native, step.__name__, counted)
+    found, optimizer = run_steps(name, [np.array(v) for v in values], grads, **kwargs)
+    assert calls == [True] * 5
+    monkeypatch.setattr(elementwise, "NATIVE_SIZE", 1 << 40)
+    expected, other = run_steps(name, [np.array(v) for v in values], grads, **kwargs)
+    close = {"rtol": 1e-5 if dtype == np.float32 else 1e-12, "atol": 1e-7}
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, **close)
+    for a, b in zip(optimizer.state.values(), other.state.values(), strict=True):
+        for key in a:
+            np.testing.assert_allclose(a[key].numpy(), b[key].numpy(), **close)
+
+
+def test_what_the_cpp_form_cannot_take_is_left_to_numpy(native):
+    """An array with gaps among others, and half precision."""
+    rng = np.random.default_rng(0)
+    value, grad = rng.standard_normal((4, 4)), rng.standard_normal((4, 4))
+    expected, _ = run_steps("Adam", [value.copy()], [[grad]] * 3)
+    starts = [value.copy(), np.asfortranarray(value), value.copy()]
+    found, _ = run_steps("Adam", starts, [[grad] * 3] * 3)
+    for x in found:
+        np.testing.assert_allclose(x, expected[0], rtol=1e-12)
+    half = gpunn.ones(4, dtype=gpunn.bfloat16, requires_grad=True)
+    half.grad = gpunn.ones(4, dtype=gpunn.bfloat16)
+    gpunn.optim.Adam([half], lr=0.5).step()
+    assert half.tolist() == [0.5] * 4

@@ -67,41 +67,13 @@ def test_negative_options_and_nesterov_without_momentum():
             gpunn.optim.SGD([p], **kwargs)
 
 
-@pytest.fixture
-def tables():
-    """An embedding with sparse gradients in both libraries, and what makes its gradient."""
-    torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
-    weight = np.random.default_rng(0).standard_normal((6, 3))
-
-    def make(library):
-        table = library.nn.Embedding(6, 3, sparse=True, dtype=library.float64)
-        table.weight.data.copy_(library.tensor(weight))
-
-        def backward(rows):
-            table.weight.grad = None
-            table(library.tensor(rows)).pow(2).sum().backward()
-            return table.weight
-
-        return table, backward
-
-    return [make(gpunn), make(torch)]
-
-
 @pytest.mark.parametrize(
     "kwargs",
     [{"maximize": True}, {}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}],
     ids=str,
 )
-def test_sparse_gradients(tables, kwargs):
-    weights = []
-    for library, (table, backward) in zip((gpunn, None), tables, strict=True):
-        optim = gpunn.optim if library else pytest.importorskip("torch").optim
-        optimizer = optim.SGD(table.parameters(), lr=0.05, **kwargs)
-        for rows in ([1, 4, 1], [0, 4], [4, 4, 4, 2]):
-            assert backward(rows).grad.is_sparse
-            optimizer.step()
-        weights.append(table.weight.detach().numpy())
-    np.testing.assert_allclose(*weights, rtol=1e-12)
+def test_sparse_gradients(sparse_parity, kwargs):
+    sparse_parity("SGD", {"lr": 0.05, **kwargs})
 
 
 def test_sparse_gradients_refuse_weight_decay():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
+from gpunn.autograd import touch
 from gpunn.optim.optimizer import Optimizer
 from gpunn.tensor import Tensor
 
@@ -163,7 +164,8 @@ def current(optimizer: Optimizer, key: str) -> list[Any]:
 def set_value(group: dict[str, Any], key: str, value: Any) -> None:
     """Sets an option; a tensor is filled, so that who holds it sees the change."""
     if isinstance(group[key], Tensor):
-        group[key].detach().fill_(float(value))
+        group[key].array.fill(float(value))
+        touch(group[key])
     else:
         group[key] = value
 

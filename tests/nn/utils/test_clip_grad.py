@@ -160,3 +160,19 @@ def test_sparse_gradients_are_refused():
     table(gpunn.tensor([0])).sum().backward()
     with pytest.raises(NotImplementedError, match="sparse"):
         gpunn.nn.utils.clip_grad_norm_(table.parameters(), 1.0)
+
+
+def test_the_cpp_sum_equals_the_numpy_sum(monkeypatch):
+    if gpunn.native.lib() is None:
+        pytest.skip(f"no C++ library: {gpunn.native.status()}")
+    rng = np.random.default_rng(0)
+    tensors = [gpunn.as_tensor(rng.standard_normal(s).astype(np.float32)) for s in [(40, 3), (7,)]]
+    expected = clip_grad.get_total_norm(tensors).item()
+    monkeypatch.setattr(clip_grad, "NATIVE_SIZE", 1)
+    asked = []
+    square_sum = gpunn.native.square_sum
+    monkeypatch.setattr(gpunn.native, "square_sum", lambda x: asked.append(1) or square_sum(x))
+    assert clip_grad.get_total_norm(tensors).item() == pytest.approx(expected, rel=1e-6)
+    mixed = [*tensors, gpunn.ones(2, dtype=gpunn.float64)]
+    assert clip_grad.get_total_norm(mixed).item() == pytest.approx((expected**2 + 2) ** 0.5)
+    assert asked == [1, 1]
