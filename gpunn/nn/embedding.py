@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn import native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, touch, vjp
 from gpunn.autograd.modes import no_grad
@@ -89,6 +90,10 @@ def _embedding_vjp(
         return put(g.new_zeros((rows, width)), (flat,), g, True)
     if sparse:
         return _sparse_gradient(g, flat, rows, padding_idx, scale)
+    if not by_frequency and type(g) is np.ndarray:
+        found = native.embedding_backward(g, flat, rows, None if padding_idx < 0 else padding_idx)
+        if found is not None:
+            return found
     whole = xp.zeros((rows, width), g.dtype)
     add_at(whole, (flat,), g if scale is None else g * scale)
     return whole

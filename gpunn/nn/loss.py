@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 
+from gpunn import native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
@@ -173,14 +174,39 @@ def _cross_entropy_vjp(g: Any, x: Any, targets: Any, share: Any, log_sum: Any) -
         return _cross_entropy_second(g, x, targets, share)
     xp = ns(x)
     rows = _flat_classes(x if x.ndim > 1 else x.reshape(1, -1))
-    out = rows - log_sum
-    xp.exp(out, out=out)
-    factor = (g.reshape(-1) * share)[:, None] if g.ndim else (share * g)[:, None]
-    out *= factor
-    out[xp.arange(targets.size), targets] -= factor[:, 0]
+    factor = g.reshape(-1) * share if g.ndim else share * g
+    out = _class_gradients(rows, targets, log_sum, factor)
     if x.ndim <= 2:
         return out.reshape(x.shape)
     return xp.moveaxis(out.reshape((x.shape[0], *x.shape[2:], x.shape[1])), -1, 1)
+
+
+def _class_losses(rows: Any, targets: Any) -> tuple[Any, Any]:
+    """(the loss of each row (n,), the log-sum-exp of each row (n, 1))."""
+    if type(rows) is np.ndarray:
+        both = native.cross_entropy_forward(rows, targets.astype(np.int64, copy=False))
+        if both is not None:
+            return both[0], both[1].reshape(-1, 1)
+    xp = ns(rows)
+    top = rows.max(axis=1, keepdims=True) if rows.size else rows[:, :1]
+    log_sum = xp.log(xp.exp(rows - top).sum(axis=1, keepdims=True)) + top
+    return log_sum[:, 0] - rows[xp.arange(len(rows)), targets], log_sum
+
+
+def _class_gradients(rows: Any, targets: Any, log_sum: Any, factor: Any) -> Any:
+    """(softmax(rows) - one_hot(targets)) * factor, in one array."""
+    if type(rows) is np.ndarray:
+        found = native.cross_entropy_backward(
+            rows, targets.astype(np.int64, copy=False), log_sum[:, 0], factor
+        )
+        if found is not None:
+            return found
+    xp = ns(rows)
+    out = rows - log_sum
+    xp.exp(out, out=out)
+    out *= factor[:, None]
+    out[xp.arange(targets.size), targets] -= factor
+    return out
 
 
 def _cross_entropy_second(g: Tensor, x: Tensor, targets: Any, share: Any) -> Tensor:
@@ -243,9 +269,7 @@ def _fused_cross_entropy(
     xp = ns(x)
     rows, targets, kept = _rows(x, t, ignore_index)
     n = rows.shape[0]
-    top = rows.max(axis=1, keepdims=True) if rows.size else rows[:, :1]
-    log_sum = xp.log(xp.exp(rows - top).sum(axis=1, keepdims=True)) + top
-    losses = log_sum[:, 0] - rows[xp.arange(n), targets]
+    losses, log_sum = _class_losses(rows, targets)
     whole = bool(kept.all())
     if not whole:
         losses = xp.where(kept, losses, x.dtype.type(0))

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from gpunn import native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
 from gpunn.nn.module import Module
 from gpunn.ops._rows import half, write_out
-from gpunn.ops.index import put
+from gpunn.ops.index import add_at, put
 from gpunn.tensor import Tensor, wrap
 
 Ints = tuple[int, ...]
@@ -197,27 +198,32 @@ def _flat_indices(taps: Any, w: Windows) -> Any:
     return flat
 
 
+def _maxima(x: Any, w: Windows) -> tuple[Any, Any]:
+    """(maxima, the place of each in its flattened plane)."""
+    if type(x) is np.ndarray and x.dtype.kind == "f":
+        both = native.max_pool_forward(x, w.kernel, w.stride, w.padding, w.dilation, w.out)
+        if both is not None:
+            return both  # type: ignore[return-value]
+    y, taps = _max_taps(x, w)
+    return y, _flat_indices(taps, w)
+
+
 @vjp((None, None), name="MaxPool2DWithIndicesBackward0")
-def _max_pool_vjp(g: Any, taps: Any, w: Windows) -> Any:
-    """Each gradient goes to the entry that was the maximum."""
+def _max_pool_vjp(g: Any, places: Any, w: Windows) -> Any:
+    """Each gradient goes to the entry that was the maximum; what several windows chose adds up."""
+    if type(g) is np.ndarray:
+        whole = native.max_pool_backward(g, places, w.size)
+        if whole is not None:
+            return whole
+    lead = tuple(g.shape[: -len(w.size)])
+    rows, count = math.prod(lead), math.prod(w.out)
+    key = (ns(places).arange(rows)[:, None], places.reshape(rows, count))
     if isinstance(g, Tensor):
-        return _max_pool_second(g, taps, w)
-    xp = ns(g)
-    shape = w.padded_shape(tuple(g.shape[: -len(w.size)]))
-    whole = xp.zeros(shape, g.dtype)
-    for number, tap in enumerate(w.taps()):
-        whole[w.place(tap)] += xp.where(taps == number, g, g.dtype.type(0))
-    return w.unpadded(whole)
-
-
-def _max_pool_second(g: Tensor, taps: Any, w: Windows) -> Tensor:
-    """The same, recorded."""
-    lead = g.array.shape[: -len(w.size)]
-    rows, places = math.prod(lead), math.prod(w.out)
-    flat = _flat_indices(taps, w).reshape(rows, places)
-    key = (ns(flat).arange(rows)[:, None], flat)
-    zeros = g.new_zeros((rows, math.prod(w.size)))  # type: ignore[attr-defined]
-    return put(zeros, key, g.reshape(rows, places), True).reshape(*lead, *w.size)  # type: ignore[operator]
+        zeros = g.new_zeros((rows, math.prod(w.size)))  # type: ignore[attr-defined]
+        return put(zeros, key, g.reshape(rows, count), True).reshape(*lead, *w.size)  # type: ignore[operator]
+    whole = ns(g).zeros((rows, math.prod(w.size)), g.dtype)
+    add_at(whole, key, g.reshape(rows, count))
+    return whole.reshape((*lead, *w.size))
 
 
 def _max_pool(
@@ -229,15 +235,9 @@ def _max_pool(
     if x.dtype.kind in "bc":
         raise RuntimeError(f"\"{name}\" not implemented for '{input.dtype}'")
     w = Windows(name, x.shape[-dims:], kernel, stride, padding, dilation, ceil_mode)
-    if half(x.dtype):
-        y, taps = _max_taps(x.astype(F32), w)
-        y = y.astype(x.dtype)
-    else:
-        y, taps = _max_taps(x, w)
-    made = result(y, input, _max_pool_vjp, (input,), (taps, w))
-    if not return_indices:
-        return made
-    return made, wrap(_flat_indices(taps, w), input.device)
+    y, places = _maxima(x.astype(F32) if half(x.dtype) else x, w)
+    made = result(y.astype(x.dtype, copy=False), input, _max_pool_vjp, (input,), (places, w))
+    return (made, wrap(places, input.device)) if return_indices else made
 
 
 _MAX_DOC = """The maximum of each window of {dims} dimension(s).
@@ -299,17 +299,44 @@ def _window_sums(x: Any, w: Windows) -> Any:
     return total
 
 
-@vjp((None, None), name="AvgPool2DBackward0")
-def _average_vjp(g: Any, w: Windows, divisor: Any) -> Any:
+def _divisor(w: Windows, include_pad: bool, override: int | None, dtype: Any, xp: Any) -> Any:
+    """What the sum of each window is divided by."""
+    if override is not None:
+        return override
+    return xp.asarray(w.counts(include_pad), dtype=dtype if dtype.kind == "f" else None)
+
+
+def _averages(x: Any, w: Windows, include_pad: bool, override: int | None) -> Any:
+    if type(x) is np.ndarray and x.dtype.kind == "f":
+        y = native.avg_pool_forward(
+            x, w.kernel, w.stride, w.padding, w.out, include_pad, override
+        )
+        if y is not None:
+            return y
+    y = _window_sums(w.padded(x, 0), w) / _divisor(w, include_pad, override, x.dtype, ns(x))
+    return ns(x).trunc(y).astype(x.dtype) if x.dtype.kind in "iu" else y  # as in C: towards zero
+
+
+@vjp((None, None, None), name="AvgPool2DBackward0")
+def _average_vjp(g: Any, w: Windows, include_pad: bool, override: int | None) -> Any:
     """Each entry gets its share of every window that it is in."""
+    tensors = isinstance(g, Tensor)
+    if type(g) is np.ndarray and (not half(g.dtype)):
+        whole = native.avg_pool_backward(
+            g, w.size, w.kernel, w.stride, w.padding, include_pad, override
+        )
+        if whole is not None:
+            return whole
+    raw = g.array if tensors else g
+    divisor = _divisor(w, include_pad, override, raw.dtype, ns(raw))
     shape = w.padded_shape(tuple(g.shape[: -len(w.size)]))
-    if isinstance(g, Tensor):
-        share = g / (wrap(divisor, g.device) if hasattr(divisor, "shape") else divisor)
-        whole = g.new_zeros(shape)  # type: ignore[attr-defined]
+    if tensors:
+        share = g / (wrap(divisor, g.device) if override is None else divisor)
+        whole = g.new_zeros(shape)
         for tap in w.taps():
             whole = put(whole, w.place(tap), share, True)
         return w.unpadded(whole)
-    share = g / divisor
+    share = (g / divisor).astype(g.dtype, copy=False)
     whole = ns(g).zeros(shape, g.dtype)
     for tap in w.taps():
         whole[w.place(tap)] += share
@@ -325,19 +352,9 @@ def _avg_pool(
     if divisor_override == 0:
         raise RuntimeError("divisor must be not zero")
     w = Windows(name, x.shape[-dims:], kernel, stride, padding, 1, ceil_mode)
-    wide = x.astype(F32) if half(x.dtype) else x
-    if divisor_override is not None:
-        divisor: Any = divisor_override
-    else:
-        divisor = ns(x).asarray(w.counts(count_include_pad))
-        if x.dtype.kind == "f" or half(x.dtype):
-            divisor = divisor.astype(wide.dtype)
-    total = _window_sums(w.padded(wide, 0), w)
-    if x.dtype.kind in "iu":  # as in C: towards zero
-        y = ns(x).trunc(total / divisor).astype(x.dtype)
-    else:
-        y = (total / divisor).astype(x.dtype, copy=False)
-    made = result(y, input, _average_vjp, (input,), (w, divisor))
+    y = _averages(x.astype(F32) if half(x.dtype) else x, w, count_include_pad, divisor_override)
+    saved = (w, count_include_pad, divisor_override)
+    made = result(y.astype(x.dtype, copy=False), input, _average_vjp, (input,), saved)
     return made if out is None else write_out(out, made, name)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn import dtypes
+from gpunn import dtypes, native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
@@ -18,20 +18,34 @@ from gpunn.nn.module import Module
 from gpunn.ops._rows import cast, half, write_out
 from gpunn.tensor import Tensor, normal_dim
 
+NATIVE_SIZE = 4096  # from this many elements on, the C++ code is quicker than NumPy's passes
+
 
 @vjp((-1, None))
 def _softmax_vjp(g: Any, y: Any, axis: int) -> Any:
+    if type(g) is np.ndarray and axis == g.ndim - 1 and g.size >= NATIVE_SIZE:
+        x = native.softmax_backward(y, g)
+        if x is not None:
+            return x
     gy = g * y
     return gy - y * gy.sum(axis=axis, keepdims=True)
 
 
 @vjp((-1, None))
 def _log_softmax_vjp(g: Any, y: Any, axis: int) -> Any:
+    if type(g) is np.ndarray and axis == g.ndim - 1 and g.size >= NATIVE_SIZE:
+        x = native.log_softmax_backward(y, g)
+        if x is not None:
+            return x
     return g - ns(g).exp(y) * g.sum(axis=axis, keepdims=True)
 
 
 def softmax_array(x: Any, axis: int) -> Any:
     """e**x / sum(e**x) of a raw float array."""
+    if type(x) is np.ndarray and axis == x.ndim - 1 and x.size >= NATIVE_SIZE:
+        y = native.softmax_forward(x)
+        if y is not None:
+            return y
     xp = ns(x)
     y = x - x.max(axis=axis, keepdims=True)
     xp.exp(y, out=y)
@@ -41,6 +55,10 @@ def softmax_array(x: Any, axis: int) -> Any:
 
 def log_softmax_array(x: Any, axis: int) -> Any:
     """x - log(sum(e**x)) of a raw float array."""
+    if type(x) is np.ndarray and axis == x.ndim - 1 and x.size >= NATIVE_SIZE:
+        y = native.log_softmax_forward(x)
+        if y is not None:
+            return y
     xp = ns(x)
     y = x - x.max(axis=axis, keepdims=True)
     y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
