@@ -201,14 +201,8 @@ class Package:
     # -- tensors -------------------------------------------------------------------------
 
     def _tensor(self, t: torch.Tensor, memo: dict) -> Any:
-        if t.layout != torch.strided or t.is_quantized or t.is_nested:
-            raise Unconvertible(f"layout {t.layout}")
-        if t.ndim > 64:
-            raise Unconvertible("more than NumPy's 64 dimensions")
-        if t.device.type != "cpu":
-            raise Unconvertible(f"device {t.device}")
-        if t.dtype == torch.complex32 or "float8" in str(t.dtype):
-            raise Unconvertible(str(t.dtype))
+        if not carried(t):
+            raise Unconvertible(f"{t.dtype}, {t.layout}, {t.device}, {t.ndim} dimensions")
         source = t.detach().resolve_conj().resolve_neg()
         key = ("storage", storage_of(source) or id(source))
         if key not in memo:  # the source is kept with its copy: its address must not be reused
@@ -344,6 +338,13 @@ def _describe_tensor(t: torch.Tensor, values: bool) -> str:
     if values and t.layout == torch.strided and 0 < t.numel() <= 24:
         text += "=" + str(t.detach().tolist())
     return text
+
+
+def carried(t: torch.Tensor) -> bool:
+    """Whether NumPy has the like of a tensor: dense, of a dtype it knows, at most 64 dimensions."""
+    dense = t.layout == torch.strided and not t.is_quantized and not t.is_nested
+    odd = t.dtype == torch.complex32 or "float8" in str(t.dtype)
+    return dense and not odd and t.ndim <= 64 and t.device.type == "cpu"
 
 
 def elements(value: Any) -> int:

@@ -223,8 +223,9 @@ class ModuleCheck:
                 return error_text(error) if package is not TORCH else None
             grads = [(f"input {i}", t.grad) for i, t in enumerate(package.tensors(given))]
             found.append(grads + [(n, p.grad) for n, p in module.named_parameters()])
+        factor = 10.0 if self.dtype == torch.float32 else 1.0
         for (name, want), (_, got) in zip(*found, strict=True):
-            if text := gradient_difference(want, got, self.package, 1.0):
+            if text := gradient_difference(want, got, self.package, factor):
                 return f"gradient of {name}: {text}"
         return None
 

@@ -149,7 +149,8 @@ KNOWN = [
         "*",
         "a number where PyTorch's argument parser insists on a tensor is taken as one",
         kind="error",
-        text=r"got \(int, (Tensor|int)\)|must be Tensor, not int|descriptor '__r\w+__' for",
+        text=r"got \(int, (Tensor|int)\)|must be Tensor, not int|descriptor '__r\w+__' for"
+        r"|'int' object has no attribute",
     ),
 ]
 
