@@ -149,8 +149,8 @@ KNOWN = [
         "*",
         "a number where PyTorch's argument parser insists on a tensor is taken as one",
         kind="error",
-        text=r"got \(int, (Tensor|int)\)|must be Tensor, not int|descriptor '__r\w+__' for"
-        r"|'int' object has no attribute",
+        text=r"(?s)no error.*(got \(int, (Tensor|int)\)|must be Tensor, not int"
+        r"|descriptor '__r\w+__' for|'int' object has no attribute)",
     ),
 ]
 
