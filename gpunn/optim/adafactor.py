@@ -10,7 +10,7 @@ import numpy as np
 from gpunn import dtypes
 from gpunn.autograd import touch
 from gpunn.optim.elementwise import apply, scalar
-from gpunn.optim.optimizer import Optimizer, ParamsT
+from gpunn.optim.optimizer import Optimizer, ParamsT, on
 from gpunn.tensor import Tensor, wrap
 
 __all__ = ["Adafactor"]
@@ -114,7 +114,7 @@ class Adafactor(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p._grad is not None:
-                    self._update(group, p, p._grad)
+                    on(p.device, self._update, group, p, p._grad)
         return loss
 
     def _update(self, group: dict[str, Any], p: Tensor, grad: Tensor) -> None:

@@ -52,6 +52,7 @@ class Adam(Elementwise):
     tensor([0.9000], requires_grad=True)
     """
 
+    _has_native = True
     _instead_of_sparse = ", please consider SparseAdam instead"
 
     def __init__(

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpunn import autograd, dtypes, native
 from gpunn.autograd import touch
-from gpunn.optim.optimizer import Optimizer, ParamsT
+from gpunn.optim.optimizer import Optimizer, ParamsT, on
 from gpunn.tensor import Tensor, wrap
 
 Rule = Callable[..., None]
@@ -33,6 +33,7 @@ class Elementwise(Optimizer):
     """
 
     _scalars: tuple[str, ...] = ("step",)  # 0-dim tensors of the state
+    _has_native = False
     _instead_of_sparse = ""  # the end of the error message
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
@@ -93,7 +94,9 @@ class Elementwise(Optimizer):
         rule, names = self._rule(group)
         rule = with_decay(rule, group)
         state: Any = None
-        ticks = dtype = device = None
+        ticks: Any = None
+        dtype: Any = None
+        device: Any = None
         batch: list[list[Any]] = []  # arrays of parameters that take the same numbers
         for p in group["params"]:
             grad = p._grad
@@ -108,25 +111,25 @@ class Elementwise(Optimizer):
             touch(p)
             if grad.is_sparse:
                 numbers = constants(p.device.xp, array.dtype, self._coefficients(group, *now))
-                run_on_rows(rule, p.device.xp, array, grad, buffers, numbers)
+                on(p.device, run_on_rows, rule, p.device.xp, array, grad, buffers, numbers)
                 continue
             if now != ticks or array.dtype is not dtype or p.device is not device:
-                self._update(group, rule, batch, device, ticks)
+                if batch:
+                    on(device, self._update, group, rule, batch, device.xp, ticks)
                 batch, ticks, dtype, device = [], now, array.dtype, p.device
             batch.append([array, grad.array, *buffers])
-        self._update(group, rule, batch, device, ticks)
+        if batch:
+            on(device, self._update, group, rule, batch, device.xp, ticks)
 
     def _update(
-        self, group: dict[str, Any], rule: Rule, batch: list[list[Any]], device: Any, ticks: Any
+        self, group: dict[str, Any], rule: Rule, batch: list[list[Any]], xp: Any, ticks: Any
     ) -> None:
         """Applies the rule to all parameters of a batch, each with its gradient and buffers."""
-        if not batch:
-            return
-        xp, dtype = device.xp, batch[0][0].dtype
+        dtype = batch[0][0].dtype
         small = -1
         if xp is np and dtype.char in "fd":
             small = BLOCK
-            if sum(arrays[0].size for arrays in batch) >= NATIVE_SIZE:
+            if self._has_native and sum(arrays[0].size for arrays in batch) >= NATIVE_SIZE:
                 batch = self._update_natively(group, batch, ticks)
         numbers = constants(xp, dtype, self._coefficients(group, *ticks))
         for arrays in batch:
@@ -141,13 +144,13 @@ class Elementwise(Optimizer):
         """Lets the C++ library update what it can, in one pass; returns what is left."""
         if self._native(group, ticks, *map(list, zip(*batch, strict=True))):
             return []
-        if len(batch) == 1 or not native.lib():
+        if len(batch) == 1 or native.lib() is None:
             return batch
         return [arrays for arrays in batch if self._update_natively(group, [arrays], ticks)]
 
     def _native(self, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
         """The C++ form of the rule, on parameters, gradients and buffers; whether it did it."""
-        return False
+        raise NotImplementedError
 
     def _record_group(self, group: dict[str, Any]) -> None:
         """The step as recorded operations (`differentiable=True`): gradients flow through it."""
@@ -166,7 +169,7 @@ class Elementwise(Optimizer):
 
     def _start(self, group: dict[str, Any], p: Tensor) -> dict[str, Any]:
         """The state of a parameter that has none yet; an empty one is not kept."""
-        state = self._new_state(group, p)
+        state = on(p.device, self._new_state, group, p)
         if state:
             self.state[p] = state
         return state

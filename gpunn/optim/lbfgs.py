@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunn.autograd import touch
 from gpunn.optim.elementwise import number
-from gpunn.optim.optimizer import Optimizer, ParamsT, check_options
+from gpunn.optim.optimizer import Optimizer, ParamsT, check_options, on
 from gpunn.tensor import Tensor, wrap
 
 __all__ = ["LBFGS"]
@@ -219,7 +219,7 @@ class LBFGS(Optimizer):
         if g.size == 0 or abs(g).max() <= group["tolerance_grad"]:
             return first_loss
         memory = _Memory(state)
-        self._iterate(group, state, memory, closure, float(first_loss), g)
+        on(like.device, self._iterate, group, state, memory, closure, float(first_loss), g)
         memory.save(state, like)
         if isinstance(group["lr"], Tensor):  # as in PyTorch, where the step length is a product
             state["t"] = wrap(np.asarray(memory.t, group["lr"].array.dtype))

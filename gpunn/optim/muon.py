@@ -11,7 +11,7 @@ import numpy as np
 from gpunn import dtypes
 from gpunn.autograd import touch
 from gpunn.optim.elementwise import apply, zeros_like
-from gpunn.optim.optimizer import Optimizer, ParamsT
+from gpunn.optim.optimizer import Optimizer, ParamsT, on
 from gpunn.tensor import Tensor
 
 __all__ = ["Muon"]
@@ -114,7 +114,7 @@ class Muon(Optimizer):
                 raise ValueError("Coefficients must be a tuple of exactly 3 values")
             for p in group["params"]:
                 if p._grad is not None:
-                    self._update(group, p, p._grad)
+                    on(p.device, self._update, group, p, p._grad)
         return loss
 
     def _update(self, group: dict[str, Any], p: Tensor, grad: Tensor) -> None:

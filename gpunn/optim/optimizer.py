@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunn import autograd, dtypes
+from gpunn import autograd, cuda, dtypes
 from gpunn.autograd import touch
+from gpunn.device import Device
 from gpunn.tensor import Tensor, wrap
 from gpunn.utils.hooks import RemovableHandle
 
@@ -408,6 +409,14 @@ class Optimizer:
     ) -> RemovableHandle:
         """Calls `hook(optimizer)` after a state was loaded."""
         return _register(self._optimizer_load_state_dict_post_hooks, hook, prepend)
+
+
+def on(device: Device, function: Callable[..., Any], *args: Any) -> Any:
+    """The function's result, computed with a CUDA device as the current one."""
+    if device.type == "cpu":
+        return function(*args)
+    with cuda.device(device):
+        return function(*args)
 
 
 def check_options(

@@ -47,6 +47,7 @@ class SGD(Elementwise):
     """
 
     _scalars = ()
+    _has_native = True
 
     def __init__(
         self,

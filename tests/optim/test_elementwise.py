@@ -1,10 +1,13 @@
 """Blocks, half precision, complex numbers, layouts and recorded steps of the elementwise rules."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 import gpunn
 from gpunn.optim import elementwise
+from gpunn.tensor import wrap
 
 NAMES = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop",
          "Rprop", "ASGD"]  # fmt: skip
@@ -215,3 +218,36 @@ def test_what_the_cpp_form_cannot_take_is_left_to_numpy(native):
     half.grad = gpunn.ones(4, dtype=gpunn.bfloat16)
     gpunn.optim.Adam([half], lr=0.5).step()
     assert half.tolist() == [0.5] * 4
+
+
+def test_updates_run_with_their_cuda_device_as_the_current_one(monkeypatch):
+    current = []
+
+    @contextlib.contextmanager
+    def entered(device):
+        current.append(device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(gpunn.cuda, "device", entered)
+    seen = []
+
+    def plain(xp, p, g, lr):
+        seen.append((p.size, list(current)))
+        p -= g * lr
+
+    monkeypatch.setattr(gpunn.optim.sgd, "_plain", plain)
+    params = []
+    for index in (0, 1, None, 1):
+        device = gpunn.device("cpu")
+        if index is not None:  # NumPy's arrays on a device that calls itself CUDA's
+            device = object.__new__(gpunn.device)
+            device.type, device.index, device.uses_kernels, device._xp = "cuda", index, True, np
+        p = wrap(np.ones(len(params) + 1), device)
+        p.grad = wrap(np.ones(len(params) + 1), device)
+        params.append(p)
+    gpunn.optim.SGD(params).step()
+    assert seen == [(i + 1, [p.device] * (p.device.type == "cuda")) for i, p in enumerate(params)]
+    gpunn.optim.Adam(params).step()
+    gpunn.nn.utils.clip_grad_norm_(params, 1e-3)
+    assert current == []

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpunn import dtypes, native
 from gpunn.autograd import touch
+from gpunn.optim.optimizer import on
 from gpunn.tensor import Tensor, wrap
 
 __all__ = [
@@ -98,8 +99,7 @@ def get_total_norm(
     if not tensors:
         return wrap(np.zeros((), dtypes.F32))
     device = tensors[0].device
-    xp = device.xp
-    total = _total(xp, tensors, norm_type)
+    total = on(device, _total, tensors, norm_type)
     if error_if_nonfinite and not np.isfinite(float(total)):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, "
@@ -107,7 +107,7 @@ def get_total_norm(
             "non-finite norm anyway, set `error_if_nonfinite=False`"
         )
     dtype = reduce(dtypes.promote_types, [t.dtype.to_real() for t in tensors])
-    return wrap(xp.asarray(total, dtype=dtype.numpy), device)
+    return wrap(device.xp.asarray(total, dtype=dtype.numpy), device)
 
 
 def clip_grads_with_norm_(
@@ -132,9 +132,7 @@ def clip_grads_with_norm_(
         factor = xp.minimum(float(max_norm) / (total.astype(np.float32) + 1e-6), 1.0)
     for grad in _grads(parameters):
         here = factor if grad.device is total_norm.device else float(factor)
-        array, xp = grad.array, grad.device.xp
-        wide = dtypes.F64 if array.dtype.char in "dD" else dtypes.F32  # half precision rounds once
-        xp.multiply(array, xp.asarray(here, dtype=wide), out=array, casting="unsafe")
+        on(grad.device, _scale, grad.device.xp, grad.array, here)
         touch(grad)
 
 
@@ -150,10 +148,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     tensor([-1.0000,  0.5000])
     """
     for grad in _grads(parameters):
-        xp, array = grad.device.xp, grad.array
-        high = array.dtype.type(float(clip_value))
-        xp.minimum(array, high, out=array)
-        xp.maximum(array, -high, out=array)
+        on(grad.device, _clamp, grad.device.xp, grad.array, float(clip_value))
         touch(grad)
 
 
@@ -169,16 +164,30 @@ def _grads(parameters: Tensors) -> Iterator[Tensor]:
             yield grad
 
 
-def _total(xp: Any, tensors: list[Tensor], p: float) -> Any:
+def _scale(xp: Any, g: Any, factor: Any) -> None:
+    wide = dtypes.F64 if g.dtype.char in "dD" else dtypes.F32  # half precision is rounded once
+    xp.multiply(g, xp.asarray(factor, dtype=wide), out=g, casting="unsafe")
+
+
+def _clamp(xp: Any, g: Any, limit: float) -> None:
+    high = g.dtype.type(limit)
+    xp.minimum(g, high, out=g)
+    xp.maximum(g, -high, out=g)
+
+
+def _total(tensors: list[Tensor], p: float) -> Any:
     """The norm of the tensors' norms; on a GPU without waiting for it, where it is but one."""
-    if xp is np and p == 2 and sum(t.array.size for t in tensors) >= NATIVE_SIZE:
-        squares = native.square_sum([t.array for t in tensors])
+    device = tensors[0].device
+    xp, one_gpu = device.xp, all(t.device is device for t in tensors) and device.xp is not np
+    if p == 2 and all(t.device.xp is np for t in tensors):
+        arrays = [t.array for t in tensors]
+        enough = sum(a.size for a in arrays) >= NATIVE_SIZE
+        squares = native.square_sum(arrays) if enough else None
         if squares is not None:
             return squares**0.5
-    norms = [_norm(t, p) for t in tensors]
-    if xp is np or any(t.device is not tensors[0].device for t in tensors):
-        norms = [xp.asarray(float(n)) for n in norms]
-    return _norm_of(xp, xp.stack(norms), p)
+    norms = [on(t.device, _norm, t, p) for t in tensors]
+    together = xp.stack(norms) if one_gpu else xp.asarray([float(n) for n in norms])
+    return _norm_of(xp, together, p)
 
 
 def _norm(tensor: Tensor, p: float) -> Any:
