@@ -9,8 +9,8 @@ from gpunn.optim.adadelta import Adadelta as Adadelta
 from gpunn.optim.adafactor import Adafactor as Adafactor
 from gpunn.optim.adagrad import Adagrad as Adagrad
 from gpunn.optim.adam import Adam as Adam
-from gpunn.optim.adam import AdamW as AdamW
 from gpunn.optim.adamax import Adamax as Adamax
+from gpunn.optim.adamw import AdamW as AdamW
 from gpunn.optim.asgd import ASGD as ASGD
 from gpunn.optim.lbfgs import LBFGS as LBFGS
 from gpunn.optim.muon import Muon as Muon

@@ -60,7 +60,5 @@ def test_errors():
     with pytest.raises(ValueError, match="Sparse params at indices \\[\\[0, 0\\]\\]: SparseAdam"):
         gpunn.optim.SparseAdam([sparse])
     p.grad = gpunn.ones(2)
-    with pytest.raises(
-        RuntimeError, match="SparseAdam does not support dense gradients"
-    ):
+    with pytest.raises(RuntimeError, match="SparseAdam does not support dense gradients"):
         gpunn.optim.SparseAdam([p]).step()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any
 
 from gpunn.autograd import touch
@@ -79,8 +78,11 @@ class LRScheduler:
 
     def _initial_step(self) -> None:
         self._step_count = 0
-        with _during(self, "_is_initial"):
+        self._is_initial = True
+        try:
             self.step()
+        finally:
+            self._is_initial = False
 
     def state_dict(self) -> dict[str, Any]:
         """All attributes but the optimizer."""
@@ -110,11 +112,15 @@ class LRScheduler:
 
     def _update_lr(self, epoch: int | None = None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        with _during(self, "_get_lr_called_within_step"):
-            closed = None if epoch is None else getattr(self, "_get_closed_form_lr", None)
-            self._set_lrs((closed or self.get_lr)())
+        closed = None if epoch is None else getattr(self, "_get_closed_form_lr", None)
+        self._set_lrs(closed or self.get_lr)
 
-    def _set_lrs(self, values: list[Any]) -> None:
+    def _set_lrs(self, compute: Callable[[], list[Any]]) -> None:
+        self._get_lr_called_within_step = True
+        try:
+            values = compute()
+        finally:
+            self._get_lr_called_within_step = False
         for group, lr in zip(self.optimizer.param_groups, values, strict=True):
             set_value(group, "lr", lr)
         self._last_lr = current(self.optimizer, "lr")
@@ -134,15 +140,6 @@ class LRScheduler:
 
 
 _LRScheduler = LRScheduler  # the name before PyTorch 2.0
-
-
-@contextmanager
-def _during(scheduler: LRScheduler, flag: str) -> Any:
-    setattr(scheduler, flag, True)
-    try:
-        yield
-    finally:
-        setattr(scheduler, flag, False)
 
 
 def check_optimizer(optimizer: Any) -> None:

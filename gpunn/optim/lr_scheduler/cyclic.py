@@ -8,7 +8,6 @@ from typing import Any
 
 from gpunn.optim.lr_scheduler.base import (
     LRScheduler,
-    _during,
     check_optimizer,
     function_state,
     per_group,
@@ -200,8 +199,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         else:
             self._go_to(epoch or 0)
         self.last_epoch = math.floor(epoch or 0)
-        with _during(self, "_get_lr_called_within_step"):
-            self._set_lrs(self.get_lr())
+        self._set_lrs(self.get_lr)
 
     def _go_to(self, epoch: float) -> None:
         if epoch < 0:
