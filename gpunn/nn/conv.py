@@ -310,8 +310,6 @@ def _check(name: str, x: Tensor, w: Tensor, b: Tensor | None, dims: int, groups:
 
 
 def _check_sizes(geo: Geometry, name: str) -> None:
-    if any(s <= 0 for s in geo.stride):
-        raise RuntimeError("non-positive stride is not supported")
     if any(d <= 0 for d in geo.dilation):
         raise RuntimeError("dilation should be greater than zero")
     if any(p < 0 for p in geo.before):
@@ -333,6 +331,8 @@ def _conv(
     _check(name, x, w, b, dims, groups)
     kernel = w.array.shape[2:]
     strides, dilations = spread(stride, dims, "stride"), spread(dilation, dims, "dilation")
+    if any(s <= 0 for s in strides):
+        raise RuntimeError(f"non-positive stride is not supported, got {strides} ({name})")
     before, after = _pads(padding, kernel, strides, dilations, dims)
     geo = Geometry(x.array.shape[-dims:], kernel, strides, before, after, dilations, groups)
     _check_sizes(geo, name)

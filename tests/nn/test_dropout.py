@@ -1,0 +1,42 @@
+"""Dropout: its rate, its scale, its gradient, and when it does nothing."""
+
+import pytest
+
+import gpunn
+import gpunn.nn.functional as F
+from gpunn import nn
+
+
+def test_rate_and_scale():
+    gpunn.manual_seed(0)
+    y = F.dropout(gpunn.ones(100_000), 0.3)
+    zeros = (y == 0).float().mean().item()
+    assert abs(zeros - 0.3) < 0.01
+    assert set(y.unique().tolist()) == {0.0, gpunn.tensor(1 / 0.7).item()}
+
+
+def test_the_gradient_has_the_mask():
+    x = gpunn.ones(1000, requires_grad=True)
+    y = F.dropout(x, 0.5)
+    y.sum().backward()
+    assert gpunn.equal(x.grad, y.detach())
+
+
+def test_evaluation_and_zero_rate_return_the_input_itself():
+    x = gpunn.ones(3)
+    assert nn.Dropout(0.5).eval()(x) is x and F.dropout(x, 0.0) is x
+
+
+def test_rate_one_is_all_zero():
+    assert F.dropout(gpunn.ones(5), 1.0).tolist() == [0.0] * 5
+
+
+def test_in_place():
+    x = gpunn.ones(100)
+    assert F.dropout(x, 0.5, inplace=True) is x and (x == 0).any()
+
+
+@pytest.mark.parametrize("make", [nn.Dropout, lambda p: F.dropout(gpunn.ones(1), p)])
+def test_a_probability_is_between_0_and_1(make):
+    with pytest.raises(ValueError, match="between 0 and 1, but got -0.1"):
+        make(-0.1)
