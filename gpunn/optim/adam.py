@@ -108,8 +108,11 @@ class Adam(Elementwise):
 
     def _native(self, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
         params, grads, exp_avgs, exp_avg_sqs, *largest = columns
+        beta1, beta2 = number(group, "betas")
         return native.adam_step(
-            params, grads, exp_avgs, exp_avg_sqs, ticks[0], number(group, "lr"),
-            *number(group, "betas"), group["eps"], number(group, "weight_decay"),
-            group["decoupled_weight_decay"], group["maximize"], largest[0] if largest else None,
+            params, grads, exp_avgs, exp_avg_sqs, step=ticks[0], lr=number(group, "lr"),
+            beta1=beta1, beta2=beta2, eps=group["eps"],
+            weight_decay=number(group, "weight_decay"),
+            decoupled=group["decoupled_weight_decay"], maximize=group["maximize"],
+            max_exp_avg_sqs=largest[0] if largest else None,
         )  # fmt: skip

@@ -96,54 +96,70 @@ def _cubic_minimum(a: _Point, b: _Point, low: float, high: float) -> float:
     return min(max(t, low), high)
 
 
-def _strong_wolfe(
-    evaluate: Callable[[float], _Point], start: _Point, t: float, d_norm: float,
-    tolerance: float, max_evals: int, c1: float = 1e-4, c2: float = 0.9,
-) -> tuple[_Point, int]:  # fmt: skip
-    """A point of sufficient decrease (c1) and flat enough (c2), and the evaluations it took.
+class _StrongWolfe:
+    """The search for a point of sufficient decrease (c1) that is flat enough (c2).
 
     Source: Nocedal and Wright, Numerical Optimization, algorithms 3.5 and 3.6.
     """
 
-    def too_high(x: _Point) -> bool:
-        return x.f > start.f + c1 * x.t * start.slope
+    c1, c2 = 1e-4, 0.9
 
-    def flat(x: _Point) -> bool:
-        return abs(x.slope) <= -c2 * start.slope
+    def __init__(self, evaluate: Callable[[float], _Point], start: _Point, max_steps: int):
+        self.evaluate, self.start, self.max_steps = evaluate, start, max_steps
+        self.steps = 0
 
-    previous, new = start, evaluate(t)
-    steps = 0
-    while steps < max_evals:  # go out until two points enclose a minimum
-        if too_high(new) or (steps > 1 and new.f >= previous.f):
-            break
-        if flat(new):
-            return new, steps + 1
-        if new.slope >= 0:
-            break
-        low, high = new.t + 0.01 * (new.t - previous.t), 10 * new.t
-        t = _cubic_minimum(previous, new, low, high)
-        previous, new = new, evaluate(t)
-        steps += 1
-    if steps == max_evals:
-        previous = start
-    best, worst = (previous, new) if previous.f <= new.f else (new, previous)
-    stuck = False
-    while steps < max_evals:  # narrow the bracket
-        low, high = sorted((best.t, worst.t))
-        if (high - low) * d_norm < tolerance:
-            break
-        t, stuck = _inside(_cubic_minimum(best, worst, low, high), low, high, stuck)
-        new = evaluate(t)
-        steps += 1
-        if too_high(new) or new.f >= best.f:
-            best, worst = (best, new) if best.f <= new.f else (new, best)
-            continue
-        if flat(new):
-            return new, steps + 1
-        if new.slope * (worst.t - best.t) >= 0:
-            worst = best
-        best = new
-    return best, steps + 1
+    def too_high(self, x: _Point) -> bool:
+        return x.f > self.start.f + self.c1 * x.t * self.start.slope
+
+    def flat(self, x: _Point) -> bool:
+        return abs(x.slope) <= -self.c2 * self.start.slope
+
+    def run(self, t: float, least: float) -> tuple[_Point, int]:
+        """The point, and the evaluations it took. `least` is the shortest bracket worth a try."""
+        previous, new = self.bracket(t)
+        if previous is None:
+            found = new
+        elif previous.f <= new.f:
+            found = self.narrow(previous, new, least)
+        else:
+            found = self.narrow(new, previous, least)
+        return found, self.steps + 1
+
+    def bracket(self, t: float) -> tuple[_Point | None, _Point]:
+        """Goes out until two points enclose a minimum, or to a good point (then None is first)."""
+        previous, new = self.start, self.evaluate(t)
+        while self.steps < self.max_steps:
+            if self.too_high(new) or (self.steps > 1 and new.f >= previous.f):
+                return previous, new
+            if self.flat(new):
+                return None, new
+            if new.slope >= 0:
+                return previous, new
+            low, high = new.t + 0.01 * (new.t - previous.t), 10 * new.t
+            t = _cubic_minimum(previous, new, low, high)
+            previous, new = new, self.evaluate(t)
+            self.steps += 1
+        return self.start, new
+
+    def narrow(self, best: _Point, worst: _Point, least: float) -> _Point:
+        """Shrinks the bracket, keeping its lower end `best`."""
+        stuck = False
+        while self.steps < self.max_steps:
+            low, high = sorted((best.t, worst.t))
+            if high - low < least:
+                break
+            t, stuck = _inside(_cubic_minimum(best, worst, low, high), low, high, stuck)
+            new = self.evaluate(t)
+            self.steps += 1
+            if self.too_high(new) or new.f >= best.f:
+                best, worst = (best, new) if best.f <= new.f else (new, best)
+                continue
+            if self.flat(new):
+                return new
+            if new.slope * (worst.t - best.t) >= 0:
+                worst = best
+            best = new
+        return best
 
 
 def _inside(t: float, low: float, high: float, stuck: bool) -> tuple[float, bool]:
@@ -280,8 +296,8 @@ class LBFGS(Optimizer):
                 touch(p)
             return _Point(t, loss, g, float(g.dot(d)))
 
-        d_norm = float(abs(d).max())
-        return _strong_wolfe(evaluate, start, memory.t, d_norm, tolerance, max_evals)
+        least = tolerance / float(abs(d).max())
+        return _StrongWolfe(evaluate, start, max_evals).run(memory.t, least)
 
     def _flat_grad(self) -> Any:
         """All gradients as one vector; complex ones as pairs, half precision as float32."""

@@ -96,9 +96,10 @@ class SGD(Elementwise):
     def _native(self, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
         params, grads, *buffers = columns
         return native.sgd_step(
-            params, grads, buffers[0] if buffers else None, number(group, "lr"),
-            group["momentum"], group["dampening"], number(group, "weight_decay"),
-            group["nesterov"], group["maximize"], first=ticks[0],
+            params, grads, buffers[0] if buffers else None, lr=number(group, "lr"),
+            momentum=group["momentum"], dampening=group["dampening"],
+            weight_decay=number(group, "weight_decay"), nesterov=group["nesterov"],
+            maximize=group["maximize"], first=ticks[0],
         )  # fmt: skip
 
     def _accept_sparse(self, group: dict[str, Any], grad: Any) -> Any:

@@ -1,6 +1,7 @@
 """Blocks, half precision, complex numbers, layouts and recorded steps of the elementwise rules."""
 
 import contextlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -251,3 +252,18 @@ def test_updates_run_with_their_cuda_device_as_the_current_one(monkeypatch):
     gpunn.optim.Adam(params).step()
     gpunn.nn.utils.clip_grad_norm_(params, 1e-3)
     assert current == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_needs_little_memory_beside_the_state(monkeypatch, name, dtype):
+    monkeypatch.setattr(elementwise, "NATIVE_SIZE", 1 << 40)
+    p = gpunn.ones(1 << 20, dtype=getattr(gpunn, dtype), requires_grad=True)
+    p.grad = gpunn.ones(1 << 20, dtype=p.dtype)
+    optimizer = getattr(gpunn.optim, name)([p], maximize=True)
+    optimizer.step()
+    tracemalloc.start()
+    optimizer.step()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * elementwise.BLOCK < p.nbytes * 3
