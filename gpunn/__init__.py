@@ -68,11 +68,13 @@ from gpunn.ops.choose import *  # noqa: E402, F403
 from gpunn.ops.complex import *  # noqa: E402, F403
 from gpunn.ops.contract import *  # noqa: E402, F403
 from gpunn.ops.create import *  # noqa: E402, F403
+from gpunn.ops.cumulative import *  # noqa: E402, F403
 from gpunn.ops.elementwise import *  # noqa: E402, F403
 from gpunn.ops.extreme import *  # noqa: E402, F403
 from gpunn.ops.gather import *  # noqa: E402, F403
 from gpunn.ops.linalg import *  # noqa: E402, F403
 from gpunn.ops.logic import *  # noqa: E402, F403
+from gpunn.ops.order import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
 from gpunn.ops.shape import *  # noqa: E402, F403
 from gpunn.ops.transcend import *  # noqa: E402, F403

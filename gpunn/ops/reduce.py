@@ -5,6 +5,7 @@ float16 and bfloat16 are summed in float32 and rounded once; integers and bools 
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
-from gpunn.ops._rows import cast, half, write_out
+from gpunn.ops._rows import cast, half, inplace, write_out
 from gpunn.tensor import Tensor, dim_error, normal_dim
 
 # --- dimensions ---------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def mean(
             f"complex dtype. Got: {_PROPER_NAME.get(input.dtype.name, input.dtype.name)}"
         )
     axes = axes_of(dim, x.ndim)
-    count = x.size if axes is None else int(np.prod([x.shape[a] for a in axes]))
+    count = count_along(x, axes)
     if half(x.dtype):
         y = np.asarray(x.sum(axis=axes, dtype=F32, keepdims=keepdim) / count).astype(x.dtype)
     else:
@@ -182,18 +183,26 @@ def nanmean(
 # --- variance -----------------------------------------------------------------------------
 
 
-def _degrees(x: Any, axes: Any, correction: Any) -> float:
-    count = x.size if axes is None else int(np.prod([x.shape[a] for a in axes]))
-    return count - correction
+def count_along(x: Any, axes: Any) -> int:
+    """How many elements of an array go into each result."""
+    return x.size if axes is None else int(np.prod([x.shape[a] for a in axes]))
 
 
-@vjp((0, None, None, None), name="VarBackward0")
-def _var_vjp(g: Any, x: Any, axes: Any, keepdim: bool, correction: Any) -> Any:
-    shape = tuple(x.shape)
-    n = _degrees(x, axes, correction)
-    g = restore(g, shape, axes, keepdim)
-    centred = x - x.mean(axis=axes, keepdims=True) if axes != () else x * 0
-    return g * centred * (2.0 / n if n > 0 else float("nan"))
+@vjp((0, None, None, None, None), name="VarBackward0")
+def _var_vjp(g: Any, x: Any, axes: Any, keepdim: bool, count: int, degrees: float) -> Any:
+    g = restore(g, tuple(x.shape), axes, keepdim)
+    scale = 2.0 / degrees if degrees > 0 else float("inf")
+    return g * scale * (x - x.sum(axis=axes, keepdims=True) / count)
+
+
+@vjp((0, -1, None, None, None, None), name="StdBackward0")
+def _std_vjp(
+    g: Any, x: Any, y: Any, axes: Any, keepdim: bool, count: int, degrees: float
+) -> Any:
+    """Where the deviation is 0, so is the gradient."""
+    flat = y == 0
+    flat = flat.to(g.dtype) if isinstance(g, Tensor) else flat.astype(g.dtype)
+    return _var_vjp(g * (1 - flat) / (y * 2 + flat), x, axes, keepdim, count, degrees)
 
 
 def _moment_args(args: tuple[Any, ...], kw: dict[str, Any]) -> tuple[Any, Any, bool]:
@@ -218,23 +227,40 @@ def _moment_args(args: tuple[Any, ...], kw: dict[str, Any]) -> tuple[Any, Any, b
     return dim, correction, keepdim
 
 
-def _variance(input: Tensor, dim: Any, correction: Any, keepdim: bool) -> Tensor:
+def _variance(input: Tensor, dim: Any, correction: Any, keepdim: bool, root: bool) -> Tensor:
     x = input.array
     if x.dtype.kind in "biu":
         raise RuntimeError("std and var only support floating point and complex dtypes")
     if x.dtype.kind == "c":
-        parts = [_variance(p, dim, correction, keepdim) for p in (input.real, input.imag)]  # type: ignore[attr-defined]
-        return parts[0] + parts[1]  # type: ignore[operator]
+        parts = [_variance(p, dim, correction, keepdim, False) for p in (input.real, input.imag)]  # type: ignore[attr-defined]
+        made = parts[0] + parts[1]  # type: ignore[operator]
+        return made.sqrt() if root else made
     axes = axes_of(dim, x.ndim)
+    if axes == ():
+        axes = None
     wide = x.astype(F32) if half(x.dtype) else x
-    n = _degrees(x, axes, correction)
-    centred = wide - wide.mean(axis=axes, keepdims=True) if axes != () else wide - wide
+    count = count_along(x, axes)
+    degrees = count - correction
+    centred = wide - wide.sum(axis=axes, keepdims=True) / wide.dtype.type(count)
     total = (centred * centred).sum(axis=axes, keepdims=keepdim)
-    y = np.asarray(total) / wide.dtype.type(max(n, 0)) if type(x) is np.ndarray else total / max(
-        n, 0
+    y = total / wide.dtype.type(degrees if degrees > 0 else 0)
+    if degrees <= 0:
+        _warn_degrees("std" if root else "var", count, correction)
+    if root:
+        y = ns(x).sqrt(y)
+    y = input.device.xp.asarray(y).astype(x.dtype, copy=False)
+    if root:
+        return result(y, input, _std_vjp, (input,), (x, y, axes, keepdim, count, degrees))
+    return result(y, input, _var_vjp, (input,), (x, axes, keepdim, count, degrees))
+
+
+def _warn_degrees(name: str, count: int, correction: Any) -> None:
+    warnings.warn(
+        f"{name}(): degrees of freedom is <= 0. Correction should be strictly less than the "
+        f"reduction factor (input numel divided by output numel). {count} values, correction "
+        f"{correction}.",
+        stacklevel=4,
     )
-    y = y.astype(x.dtype)
-    return result(y, input, _var_vjp, (input,), (x, axes, keepdim, correction))
 
 
 def var(input: Tensor, *args: Any, out: Tensor | None = None, **kw: Any) -> Tensor:
@@ -247,7 +273,7 @@ def var(input: Tensor, *args: Any, out: Tensor | None = None, **kw: Any) -> Tens
     >>> gpunn.var(gpunn.tensor([1., 2., 3.]))
     tensor(1.)
     """
-    made = _variance(input, *_moment_args(args, kw))
+    made = _variance(input, *_moment_args(args, kw), False)
     return made if out is None else write_out(out, made, "var")
 
 
@@ -259,20 +285,32 @@ def std(input: Tensor, *args: Any, out: Tensor | None = None, **kw: Any) -> Tens
     >>> gpunn.std(gpunn.tensor([1., 2., 3.]))
     tensor(1.)
     """
-    made = _variance(input, *_moment_args(args, kw)).sqrt()  # type: ignore[attr-defined]
+    made = _variance(input, *_moment_args(args, kw), True)
     return made if out is None else write_out(out, made, "std")
 
 
 def var_mean(input: Tensor, *args: Any, **kw: Any) -> tuple[Tensor, Tensor]:
-    """(variance, mean), with the arguments of `var`."""
+    """(variance, mean), with the arguments of `var`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.var_mean.html
+
+    >>> gpunn.var_mean(gpunn.tensor([1., 2., 3.]))
+    (tensor(1.), tensor(2.))
+    """
     dim, correction, keepdim = _moment_args(args, kw)
-    return _variance(input, dim, correction, keepdim), mean(input, dim, keepdim)
+    return _variance(input, dim, correction, keepdim, False), mean(input, dim, keepdim)
 
 
 def std_mean(input: Tensor, *args: Any, **kw: Any) -> tuple[Tensor, Tensor]:
-    """(standard deviation, mean), with the arguments of `var`."""
-    variance, average = var_mean(input, *args, **kw)
-    return variance.sqrt(), average  # type: ignore[attr-defined]
+    """(standard deviation, mean), with the arguments of `var`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.std_mean.html
+
+    >>> gpunn.std_mean(gpunn.tensor([1., 2., 3.]))
+    (tensor(1.), tensor(2.))
+    """
+    dim, correction, keepdim = _moment_args(args, kw)
+    return _variance(input, dim, correction, keepdim, True), mean(input, dim, keepdim)
 
 
 # --- products -----------------------------------------------------------------------------
@@ -293,6 +331,8 @@ def _others(x: Any, axis: int) -> Any:
     """For each element the product of all others along an axis."""
     xp = ns(x)
     n = x.shape[axis]
+    if n == 0:
+        return x
     lead = (slice(None),) * (axis % x.ndim)
     ones = xp.ones_like(x[(*lead, slice(0, 1))])
     before = xp.cumprod(xp.concatenate([ones, x[(*lead, slice(0, n - 1))]], axis=axis), axis=axis)
@@ -325,8 +365,8 @@ def prod(
         x.astype(F32) if half(x.dtype) else x
     )  # fmt: skip
     y = wide.prod(axis=axis, keepdims=keepdim and axis is not None)
-    if half(x.dtype):
-        y = np.asarray(y).astype(x.dtype)
+    if half(x.dtype) or dtype is not None:
+        y = input.device.xp.asarray(y).astype(x.dtype, copy=False)
     made = result(y, input, _prod_vjp, (input,), (x, axis, keepdim))
     return made if out is None else write_out(out, made, "prod")
 
@@ -368,7 +408,8 @@ def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
     tensor(2)
     """
     mask = input.array != 0
-    return result(mask.sum(axis=axes_of(dim, mask.ndim), dtype=np.int64), input)
+    found = ns(mask).count_nonzero(mask, axis=axes_of(dim, mask.ndim))
+    return result(input.device.xp.asarray(found).astype(np.int64, copy=False), input)
 
 
 # --- norms --------------------------------------------------------------------------------
@@ -384,22 +425,36 @@ def logsumexp(
     >>> gpunn.logsumexp(gpunn.zeros(2), 0)
     tensor(0.6931)
     """
-    from gpunn.ops.extreme import amax
-
     x = input
     if x.dtype.category < dtypes.FLOATING:
         x = cast(x, dtypes.get_default_dtype().numpy)
-    if x.array.size == 0 or (x.array.ndim == 0):
-        made = x.exp().sum(dim, keepdim).log()  # type: ignore[attr-defined]
-    else:
-        top = amax(x.detach().real if x.is_complex() else x.detach(), dim, True)  # type: ignore[attr-defined]
-        top = top.where(top.isfinite(), 0.0)  # type: ignore[attr-defined]
-        total = (x - top).exp().sum(dim, True).log() + top  # type: ignore[operator]
-        axes = axes_of(dim, x.array.ndim)
-        made = total if keepdim else (
-            total.reshape(()) if axes is None else total.squeeze(axes)  # type: ignore[attr-defined]
-        )  # fmt: skip
+    axes = axes_of(dim, x.array.ndim)
+    y = _logsumexp_array(x.array, None if axes == () else axes, keepdim)
+    made = result(y, x, _logsumexp_vjp, (x,), (x.array, y, axes, keepdim))
     return made if out is None else write_out(out, made, "logsumexp")
+
+
+def _logsumexp_array(x: Any, axes: Any, keepdim: bool) -> Any:
+    xp = ns(x)
+    if half(x.dtype):
+        return xp.asarray(_logsumexp_array(x.astype(F32), axes, keepdim)).astype(x.dtype)
+    real = x.real if x.dtype.kind == "c" else x
+    top = real.max(axis=axes, keepdims=True, initial=-np.inf)
+    top = xp.where(xp.isfinite(top), top, top.dtype.type(0))
+    y = xp.log(xp.exp(x - top).sum(axis=axes, keepdims=True)) + top
+    y = y if keepdim else y.reshape(()) if axes is None else y.squeeze(axes)
+    return xp.asarray(y)
+
+
+@vjp((0, -1, None, None))
+def _logsumexp_vjp(g: Any, x: Any, y: Any, axes: Any, keepdim: bool) -> Any:
+    shape = tuple(x.shape)
+    g, y = restore(g, shape, axes, keepdim), restore(y, shape, axes, keepdim)
+    share = ns(g).exp(x - y)
+    return g * (share.conj() if x.dtype in _COMPLEX else share)
+
+
+_COMPLEX = (dtypes.complex64, dtypes.complex128, np.complex64, np.complex128)
 
 
 def norm(
@@ -415,6 +470,8 @@ def norm(
     """
     from gpunn import linalg
 
+    if isinstance(p, str) and p not in ("fro", "nuc"):
+        raise RuntimeError(f"only valid string values are 'fro' and 'nuc', found: {p}")
     if p == "nuc":
         made = linalg.matrix_norm(input, "nuc", (-2, -1) if dim is None else dim, keepdim)
     else:
@@ -432,10 +489,46 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     return norm(input - other, p)  # type: ignore[operator]
 
 
+def renorm(
+    input: Tensor, p: float, dim: int, maxnorm: float, *, out: Tensor | None = None
+) -> Tensor:
+    """Scales each slice along `dim` whose p-norm exceeds `maxnorm` down to it.
+
+    RuntimeError for p <= 0, a negative maxnorm, and fewer than two dimensions.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.renorm.html
+
+    >>> gpunn.renorm(gpunn.tensor([[3., 4.], [0.3, 0.4]]), 2, 0, 1.0)
+    tensor([[0.6000, 0.8000],
+            [0.3000, 0.4000]])
+    """
+    x = input
+    if isinstance(p, complex):
+        raise RuntimeError("renorm: p must be real-valued")
+    if not p > 0:
+        raise RuntimeError(f"renorm: non-positive-norm not supported, got p = {p}")
+    if isinstance(maxnorm, complex):
+        raise RuntimeError("renorm: maxnorm must be real-valued")
+    if not maxnorm >= 0:
+        raise RuntimeError(f"renorm: expected maxnorm to be >= 0 but got {maxnorm}")
+    if x.array.ndim < 2:
+        raise RuntimeError(
+            f"renorm: input needs at least 2 dimensions, got {x.array.ndim} dimensions"
+        )
+    from gpunn.ops.choose import where
+
+    axis = normal_dim(dim, x.array.ndim)
+    wide = cast(x, F32) if half(x.array.dtype) else x
+    size = norm(wide, p, [d for d in range(x.array.ndim) if d != axis], True)
+    scale = where(size > maxnorm, maxnorm / (size + 1e-7), 1.0)  # type: ignore[operator]
+    made = x * cast(scale, x.array.dtype)  # type: ignore[operator]
+    return made if out is None else write_out(out, made, "renorm")
+
+
 _METHODS = [
     "all", "any", "count_nonzero", "dist", "logsumexp", "mean", "nanmean", "nansum", "norm", "prod",
-    "std", "sum", "var",
+    "renorm", "std", "sum", "var",
 ]  # fmt: skip
 __all__ = [*_METHODS, "std_mean", "var_mean"]
 for _name in _METHODS:
     setattr(Tensor, _name, globals()[_name])
+Tensor.renorm_ = inplace(renorm, "renorm")  # type: ignore[attr-defined]
