@@ -181,19 +181,19 @@ def with_decay(rule: Rule, group: dict[str, Any]) -> Rule:
     Plain weight decay λ is the gradient of ½λ‖θ‖² added to g; decoupled weight decay shrinks θ
     by the factor 1 - γλ itself.
     """
-    maximize = group["maximize"]
-    if not (maximize or group.get("weight_decay")):
+    maximize, decays = group["maximize"], bool(group.get("weight_decay"))
+    if not (maximize or decays):
         return rule
-    decay = number(group, "weight_decay") if "weight_decay" in group else 0
+    decay = number(group, "weight_decay") if decays else 0
     decoupled = group.get("decoupled_weight_decay", False)
     keep = 1 - number(group, "lr") * decay if decoupled else 1
 
     def decayed(xp: Any, p: Any, g: Any, *rest: Any) -> None:
         if maximize:
             g = -g
-        if decoupled:
+        if decays and decoupled:
             p *= keep
-        else:
+        elif decays:
             g = g + p * decay
         rule(xp, p, g, *rest)
 
