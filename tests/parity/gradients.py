@@ -102,7 +102,10 @@ def gradient_difference(want: Any, got: Any, package: Package, factor: float) ->
         got = package.to_torch(got)
     if want is None or got is None:
         other = got if want is None else want
-        if other is None or not other.detach().any():
+        if other is None:
+            return None
+        other = other.detach()
+        if values_difference(torch.zeros_like(other), other, factor) is None:
             return None
         return "none, PyTorch has one" if got is None else "there is one, PyTorch has none"
     want = want.detach().resolve_conj().resolve_neg()
