@@ -12,34 +12,15 @@ import numpy as np
 from gpunn import dtypes
 from gpunn.autograd.graph import Node, broadcast_vjp, result, vjp
 from gpunn.device import CPU, Device
-from gpunn.dtypes import BF16, F16
+from gpunn.dtypes import BF16, F16, F32
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
 NUMBERS = (int, float, complex, bool, np.generic)
 
 
-def as_tensor_like(value: Any, like: Tensor, name: str) -> Tensor:
-    """An operand that is no Tensor as one on the same device."""
-    if isinstance(value, NUMBERS):
-        d = dtypes.of_scalar(value)
-        return wrap(like.device.xp.asarray(value, dtype=d.numpy), like.device)
-    if isinstance(value, np.ndarray) or type(value) in ARRAY_TYPES:
-        return wrap(like.device.xp.asarray(value), like.device)
-    raise TypeError(
-        f"{name}(): argument must be Tensor or number, not {type(value).__name__}"
-    )
-
-
 def conjugate(x: Any) -> Any:
     """The conjugate of an array, Tensor or number; real arrays are not copied."""
     return x.conjugate() if isinstance(x, NUMBERS) else x.conj()
-
-
-def priority(original: Any) -> int:
-    """How much an operand counts in type promotion: see `dtypes.result_of`."""
-    if isinstance(original, Tensor):
-        return 2 if original.array.ndim else 1
-    return 0 if isinstance(original, NUMBERS) else 2
 
 
 def same_device(name: str, values: tuple[Any, ...]) -> Device:
@@ -78,27 +59,41 @@ def _to_copy_vjp(g: Any, to: np.dtype) -> Any:
 
 
 def operands(name: str, values: tuple[Any, ...], to_float: bool) -> tuple[list[Tensor], Any]:
-    """The operands as Tensors of one dtype on one device, and that dtype."""
-    like = next((v for v in values if isinstance(v, Tensor)), None)
-    if like is None:
-        raise TypeError(
-            f"{name}(): argument 'input' (position 1) must be Tensor, not "
-            f"{type(values[0]).__name__}"
-        )
+    """The operands as Tensors of one dtype on one device, and that NumPy dtype."""
     device = same_device(name, values)
-    tensors = [
-        v if isinstance(v, Tensor) else as_tensor_like(v, like, name) for v in values
-    ]
-    common = tensors[0].dtype
-    if any(t.dtype is not common for t in tensors):
-        pairs = [(t.dtype, priority(v)) for t, v in zip(tensors, values, strict=True)]
+    pairs = []
+    for i, v in enumerate(values):
+        if isinstance(v, Tensor):
+            pairs.append((v.dtype, 2 if v.array.ndim else 1))
+        elif isinstance(v, NUMBERS):
+            pairs.append((dtypes.of_scalar(v), 0))
+        elif isinstance(v, np.ndarray) or type(v) in ARRAY_TYPES:
+            pairs.append((dtypes.of(v.dtype), 2))
+        else:
+            raise TypeError(
+                f"{name}(): argument '{'other' if i else 'input'}' (position {i + 1}) must be "
+                f"Tensor, not {type(v).__name__}"
+            )
+    common = pairs[0][0]
+    if any(d is not common for d, _ in pairs):
         common = dtypes.result_of(pairs)
     if to_float and common.category < dtypes.FLOATING:
         common = dtypes.get_default_dtype()
-    cast_to = [
-        cast(t if t.device is device else t.to(device), common.numpy) for t in tensors
-    ]
-    return cast_to, common.numpy
+    return [_operand(v, common.numpy, device) for v in values], common.numpy
+
+
+def _operand(value: Any, d: Any, device: Device) -> Tensor:
+    """One operand in the common dtype; a number is rounded to it once, integers wrap around."""
+    if not isinstance(value, Tensor):
+        return wrap(device.xp.asarray(value).astype(d), device)
+    return cast(value if value.device is device else value.to(device), d)  # type: ignore[attr-defined]
+
+
+def widened(value: Any, operand: Tensor) -> Any:
+    """The float32 array that 16-bit arithmetic uses for an operand: numbers are not rounded."""
+    if isinstance(value, NUMBERS):
+        return operand.device.xp.asarray(value, dtype=F32)
+    return operand.array.astype(F32)
 
 
 def adapt(t: Tensor, shape: tuple[int, ...]) -> Any:

@@ -33,6 +33,7 @@ from gpunn.ops._operands import proper as proper
 from gpunn.ops._operands import refusal as refusal
 from gpunn.ops._operands import same_device as same_device
 from gpunn.ops._operands import size_error as size_error
+from gpunn.ops._operands import widened as widened
 from gpunn.ops._write import inplace as inplace
 from gpunn.ops._write import public as public
 from gpunn.ops._write import publish as publish
@@ -282,7 +283,7 @@ def binary(
         a, b = x.array, z.array
         try:
             if half(common) and not exact:
-                y = call(a.astype(F32), b.astype(F32), xp)
+                y = call(widened(input, x), widened(other, z), xp)
                 y = y.astype(common) if not compares else y
             else:
                 y = call(a, b, xp)
@@ -332,7 +333,8 @@ def several(
     arrays = [t.array for t in tensors]
     try:
         if half(common):
-            y = forward(*(a.astype(F32) for a in arrays), like.device.xp).astype(common)
+            wide = [widened(v, t) for v, t in zip(values, tensors, strict=True)]
+            y = forward(*wide, like.device.xp).astype(common)
         else:
             y = forward(*arrays, like.device.xp)
     except ValueError:

@@ -6,6 +6,7 @@ when gradients are to be differentiated again, for Tensors.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,10 @@ neg = negative = unary(
 )  # fmt: skip
 
 
-def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
-    """input + alpha * other, with broadcasting.
+def add(
+    input: Any, other: Any, *legacy: Any, alpha: Any = 1, out: Tensor | None = None
+) -> Tensor:
+    """input + alpha * other, with broadcasting; add(input, alpha, other) of old scripts, too.
 
     Shapes: any two that broadcast. dtypes: the operands' common dtype.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.add.html
@@ -64,13 +67,17 @@ def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) ->
     >>> gpunn.add(gpunn.tensor([1, 2]), gpunn.tensor([10, 20]), alpha=2)
     tensor([21, 42])
     """
+    if legacy:
+        alpha, other = _alpha_first("add", other, legacy)
     if type(alpha) is int and alpha == 1:
         return _add(input, other, out=out)
     return _add(input, _scaled(other, alpha, input), out=out)
 
 
-def sub(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
-    """input - alpha * other, with broadcasting.
+def sub(
+    input: Any, other: Any, *legacy: Any, alpha: Any = 1, out: Tensor | None = None
+) -> Tensor:
+    """input - alpha * other, with broadcasting; sub(input, alpha, other) of old scripts, too.
 
     Shapes: any two that broadcast. dtypes: the operands' common dtype, not bool.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.sub.html
@@ -78,6 +85,8 @@ def sub(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) ->
     >>> gpunn.sub(gpunn.tensor([1, 2]), gpunn.tensor([10, 20]), alpha=2)
     tensor([-19, -38])
     """
+    if legacy:
+        alpha, other = _alpha_first("sub", other, legacy)
     if type(alpha) is int and alpha == 1:
         return _sub(input, other, out=out)
     return _sub(input, _scaled(other, alpha, input), out=out)
@@ -97,6 +106,22 @@ def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     if isinstance(other, Tensor):
         return sub(other, input, alpha=alpha)
     return _sub(other, input if alpha == 1 else _scaled(input, alpha, input))
+
+
+def _alpha_first(name: str, alpha: Any, legacy: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The arguments of the deprecated order: (alpha, other)."""
+    if len(legacy) > 1 or isinstance(alpha, Tensor) or not isinstance(legacy[0], Tensor):
+        raise TypeError(f"{name}() takes 2 positional arguments: pass alpha= by name")
+    _deprecated(name, "Number alpha, Tensor other", "Tensor other, *, Number alpha = 1")
+    return alpha, legacy[0]
+
+
+def _deprecated(name: str, given: str, wanted: str) -> None:
+    warnings.warn(
+        f"This overload of {name} is deprecated:\n\t{name}({given})\nConsider using one of the "
+        f"following signatures instead:\n\t{name}({wanted})",
+        stacklevel=4,
+    )
 
 
 def _scaled(other: Any, alpha: Any, input: Any) -> Any:
@@ -467,16 +492,30 @@ def _addcmul_vjp(g: Any, a: Any, b: Any, c: Any, value: Any) -> Any:
     return g, g * _conj(c * value), g * _conj(b * value)
 
 
+def _value_first(name: str, tensors: tuple[Any, ...], value: Any) -> tuple[Any, Any, Any]:
+    """(tensor1, tensor2, value), also from the deprecated order (value, tensor1, tensor2)."""
+    if len(tensors) == 2:
+        return (*tensors, value)
+    if len(tensors) != 3 or isinstance(tensors[0], Tensor):
+        raise TypeError(f"{name}() takes 3 tensors, got {len(tensors) + 1}: pass value= by name")
+    _deprecated(name, "Number value, Tensor tensor1, Tensor tensor2",
+                "Tensor tensor1, Tensor tensor2, *, Number value = 1")  # fmt: skip
+    return tensors[1], tensors[2], tensors[0]
+
+
 def addcmul(
-    input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1, out: Tensor | None = None
-) -> Tensor:
-    """input + value * tensor1 * tensor2.
+    input: Tensor, *tensors: Any, tensor1: Any = None, tensor2: Any = None, value: Any = 1,
+    out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """input + value * tensor1 * tensor2: addcmul(input, tensor1, tensor2, value=1).
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.addcmul.html
 
     >>> gpunn.addcmul(gpunn.zeros(1), gpunn.ones(1), gpunn.ones(1), value=2)
     tensor([2.])
     """
+    named = tuple(t for t in (tensor1, tensor2) if t is not None)
+    tensor1, tensor2, value = _value_first("addcmul", tensors + named, value)
     return several(
         "addcmul", (input, tensor1, tensor2), lambda a, b, c, xp: a + _whole(value, a) * b * c,
         _addcmul_vjp, (value,), refuses="b", out=out,
@@ -494,15 +533,20 @@ def _addcdiv_vjp(g: Any, a: Any, b: Any, c: Any, value: Any) -> Any:
 
 
 def addcdiv(
-    input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1, out: Tensor | None = None
-) -> Tensor:
-    """input + value * tensor1 / tensor2; RuntimeError for integers.
+    input: Tensor, *tensors: Any, tensor1: Any = None, tensor2: Any = None, value: Any = 1,
+    out: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """input + value * tensor1 / tensor2: addcdiv(input, tensor1, tensor2, value=1).
+
+    RuntimeError where both are integers.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.addcdiv.html
 
     >>> gpunn.addcdiv(gpunn.zeros(1), gpunn.ones(1), gpunn.ones(1), value=2)
     tensor([2.])
     """
+    named = tuple(t for t in (tensor1, tensor2) if t is not None)
+    tensor1, tensor2, value = _value_first("addcdiv", tensors + named, value)
     if all(t.dtype.category < dtypes.FLOATING for t in (tensor1, tensor2)):
         raise RuntimeError(
             "Integer division with addcdiv is no longer supported, and in a future release addcdiv "

@@ -48,6 +48,8 @@ def _install() -> None:
         setattr(Tensor, f"__r{name}__", _reflected(operator))
         setattr(Tensor, f"__i{name}__", inplace(op, name))
     Tensor.__radd__, Tensor.__rmul__ = Tensor.__add__, Tensor.__mul__  # type: ignore[attr-defined]
+    Tensor.__rdiv__ = lambda self, other: self.reciprocal() * other  # type: ignore[attr-defined]
+    Tensor.__rsub__ = _rsub  # type: ignore[attr-defined]
     Tensor.__matmul__ = matmul  # type: ignore[attr-defined]
     Tensor.__rmatmul__ = _reflected(matmul)  # type: ignore[attr-defined]
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):
@@ -86,6 +88,10 @@ def _contains(self: Tensor, element: Any) -> bool:
             f"{type(element)}."
         )
     return bool((self == element).any().item())  # type: ignore[attr-defined]
+
+
+def _rsub(self: Any, other: Any) -> Any:
+    return e._sub.operator(other, self) if isinstance(self, Tensor) else NotImplemented
 
 
 def _reversed(self: Tensor) -> Tensor:

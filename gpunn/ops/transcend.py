@@ -117,9 +117,10 @@ def _logit_row(eps: float | None) -> Any:
 
     def vjp(g: Any, x: Any) -> Any:
         slope = g / (x * (1 - x))
-        if eps is None:
-            return only((x >= 0) & (x <= 1), slope) + only((x < 0) | (x > 1), slope * math.nan)
-        return only((x >= eps) & (x <= 1 - eps), slope)
+        if eps is not None:
+            return only((x >= eps) & (x <= 1 - eps), slope)
+        xp = ns(g)
+        return xp.where((x >= 0) & (x <= 1), slope, xp.full_like(slope, math.nan))
 
     return unary("logit", forward, vjp, to_float=True, refuses="c")
 
@@ -145,12 +146,17 @@ def _flat(g: Any) -> Any:
     return ns(g).zeros_like(g)
 
 
-def _sgn_forward(x: Any, xp: Any) -> Any:
-    """x / |x|, 0 at 0."""
+def _sign_forward(x: Any, xp: Any) -> Any:
+    """-1, 0 or 1, also of NaN, which NumPy leaves NaN."""
     if x.dtype.kind == "b":
         return x.copy()
+    return xp.sign(x) if x.dtype.kind == "i" else xp.subtract(x > 0, x < 0, dtype=x.dtype)
+
+
+def _sgn_forward(x: Any, xp: Any) -> Any:
+    """x / |x|, 0 at 0."""
     if x.dtype.kind != "c":
-        return xp.sign(x)
+        return _sign_forward(x, xp)
     size = xp.abs(x)
     return xp.where(size == 0, 0, x / xp.where(size == 0, 1, size)).astype(x.dtype)
 
@@ -174,8 +180,8 @@ def _abs_vjp(g: Any, x: Any) -> Any:
 absolute = _row("abs", np.absolute, _abs_vjp, 0, "The absolute value.", "-2.", "2.",
                 to_float=False, refuses="b")  # fmt: skip
 sign = _row(
-    "sign", lambda x, xp: x.copy() if x.dtype.kind == "b" else xp.sign(x), lambda g: _flat(g), None,
-    "-1, 0 or 1.", "-2.", "-1.", to_float=False, refuses="c",
+    "sign", _sign_forward, lambda g: _flat(g), None, "-1, 0 or 1.", "-2.", "-1.", to_float=False,
+    refuses="c",
     why="Unlike NumPy, torch.sign is not intended to support complex numbers. Please use torch.sgn "
     "instead.",
 )  # fmt: skip
@@ -235,9 +241,9 @@ _Frexp = namedtuple("frexp", ["mantissa", "exponent"])  # noqa: PYI024
 _Frexp.__module__ = "torch.return_types"
 
 
-@vjp((-2,), name="FrexpBackward0")
-def _frexp_vjp(gs: Any, exponent: Any) -> Any:
-    return gs[0] / 2.0**exponent
+@vjp((None,), name="FrexpBackward0")
+def _frexp_vjp(gs: Any, scale: Any) -> Any:
+    return gs[0] * scale
 
 
 def frexp(input: Tensor, *, out: tuple[Tensor, Tensor] | None = None) -> Any:
@@ -252,9 +258,11 @@ def frexp(input: Tensor, *, out: tuple[Tensor, Tensor] | None = None) -> Any:
     x = input.array
     if x.dtype.kind in "biuc":
         raise refusal("frexp", x.dtype, "torch.frexp() only supports floating-point dtypes")
-    mantissa, exponent = input.device.xp.frexp(x.astype(np.float32) if half(x.dtype) else x)
+    xp = input.device.xp
+    mantissa, exponent = xp.frexp(x.astype(np.float32) if half(x.dtype) else x)
     arrays = (mantissa.astype(x.dtype), exponent.astype(np.int32))
-    made = _Frexp(*results(arrays, input, _frexp_vjp, (input,), (arrays[1],), differentiable=1))
+    scale = xp.ldexp(xp.ones_like(mantissa), -exponent).astype(x.dtype)
+    made = _Frexp(*results(arrays, input, _frexp_vjp, (input,), (scale,), differentiable=1))
     if out is None:
         return made
     return _Frexp(*(write_out(o, v, "frexp") for o, v in zip(out, made, strict=True)))
