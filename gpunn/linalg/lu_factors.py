@@ -167,11 +167,6 @@ def _lu_vjp(gs: Any, lu: Any, order: Any) -> Any:
     return _permutation(order.array, lu.array.dtype) @ made
 
 
-def joined(parts: list[Any], dim: int) -> Any:
-    
-    return cat(parts, dim)
-
-
 def _factor(A: Tensor, pivot: bool) -> tuple[Tensor, Any, Any]:
     """(factors, raw pivots, raw order)."""
     lu, pivots, order = lu_array(A.array, pivot)
