@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -28,6 +29,9 @@ def finish(array: Any, device: Device, requires_grad: bool, out: Tensor | None =
     return t
 
 
+_PLAIN_NUMBERS = {bool, int, float, complex}
+
+
 def infer_dtype(data: Any) -> dtypes.dtype:
     """The dtype that nested Python data gets: the highest category in it."""
     if isinstance(data, NUMBERS) and not isinstance(data, np.generic):
@@ -36,6 +40,9 @@ def infer_dtype(data: Any) -> dtypes.dtype:
         return dtypes.of(data.array.dtype if isinstance(data, Tensor) else data.dtype)
     if isinstance(data, (str, bytes)) or not hasattr(data, "__len__"):
         raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
+    kinds = set(map(type, data))
+    if kinds <= _PLAIN_NUMBERS and kinds:  # one look at the types, not one at every number
+        return functools.reduce(dtypes.promote_types, (dtypes.of_scalar(k(0)) for k in kinds))
     found = None
     for item in data:
         d = infer_dtype(item)
