@@ -11,7 +11,7 @@ import numpy as _np
 
 _np.seterr(all="ignore")  # as PyTorch: 1 / 0 is inf and log(-1) is nan, without a warning
 
-from gpunn import autograd, cuda, nn, random  # noqa: E402
+from gpunn import autograd, cuda, linalg, nn, random  # noqa: E402
 from gpunn.autograd import (  # noqa: E402
     enable_grad,
     inference_mode,
@@ -74,6 +74,7 @@ from gpunn.ops.extreme import *  # noqa: E402, F403
 from gpunn.ops.gather import *  # noqa: E402, F403
 from gpunn.ops.linalg import *  # noqa: E402, F403
 from gpunn.ops.logic import *  # noqa: E402, F403
+from gpunn.ops.matrices import *  # noqa: E402, F403
 from gpunn.ops.order import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
 from gpunn.ops.shape import *  # noqa: E402, F403
