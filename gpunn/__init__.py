@@ -67,6 +67,7 @@ from gpunn.ops import operators as _operators  # noqa: E402
 from gpunn.ops.choose import *  # noqa: E402, F403
 from gpunn.ops.complex import *  # noqa: E402, F403
 from gpunn.ops.contract import *  # noqa: E402, F403
+from gpunn.ops.assign import *  # noqa: E402, F403
 from gpunn.ops.create import *  # noqa: E402, F403
 from gpunn.ops.cumulative import *  # noqa: E402, F403
 from gpunn.ops.elementwise import *  # noqa: E402, F403

@@ -306,6 +306,26 @@ def arange(
     return finish(array.astype(d.numpy), where, requires_grad, out)
 
 
+def eye(
+    n: int, m: int | None = None, *, out: Tensor | None = None, dtype: Any = None,
+    layout: Any = None, device: Any = None, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Ones on the diagonal of an n by m matrix (n by n), zeros elsewhere.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.eye.html
+
+    >>> gpunn.eye(2)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    columns = n if m is None else m
+    if n < 0 or columns < 0:
+        raise RuntimeError(f"n must be greater or equal to 0, got {n} and {columns}")
+    where = resolve(device)
+    d = (as_dtype(dtype) if dtype is not None else dtypes.get_default_dtype()).numpy
+    return finish(where.xp.eye(n, columns, dtype=d), where, requires_grad, out)
+
+
 # --- moving and copying -------------------------------------------------------------------
 
 
@@ -439,6 +459,6 @@ for _name, _f in (("new_zeros", zeros), ("new_ones", ones), ("new_empty", empty)
                   ("new_full", full), ("new_tensor", tensor)):  # fmt: skip
     _new(_name, _f)
 __all__ = [
-    "arange", "as_tensor", "asarray", "clone", "empty", "empty_like", "from_numpy", "full",
+    "arange", "as_tensor", "asarray", "clone", "empty", "empty_like", "eye", "from_numpy", "full",
     "full_like", "ones", "ones_like", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip

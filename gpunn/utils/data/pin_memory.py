@@ -29,13 +29,13 @@ def pin_memory(data: Any, device: Any = None) -> Any:
     ...     batch = gpunn.utils.data.pin_memory.pin_memory([gpunn.zeros(2)])
     """
     if isinstance(data, Tensor):
-        return _pinned(data) if data.device.type == "cpu" else data
+        return pinned(data) if data.device.type == "cpu" else data
     if hasattr(data, "pin_memory"):
         return data.pin_memory()
     return rebuild(data, pin_memory)
 
 
-def _pinned(tensor: Tensor) -> Tensor:
+def pinned(tensor: Tensor) -> Tensor:
     array = tensor.array
     memory = load().cuda.alloc_pinned_memory(max(array.nbytes, 1))
     pinned = np.frombuffer(memory, array.dtype, math.prod(array.shape)).reshape(array.shape)
