@@ -10,7 +10,7 @@ import numpy as np
 from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
-from gpunn.dtypes import F32
+from gpunn.dtypes import F32, F64
 from gpunn.ops._rows import cast, document, half, inplace, write_out
 from gpunn.ops.extreme import pair_at, pair_type
 from gpunn.tensor import Tensor, normal_dim
@@ -23,10 +23,9 @@ def accumulate(name: str, x: Any, axis: int) -> Any:
 
     CuPy's have no `accumulate`: there, log2(n) steps over shifted halves.
     """
-    if type(x) is np.ndarray and x.dtype.kind != "c":
+    if type(x) is np.ndarray:
         return getattr(np, name).accumulate(x, axis=axis)
-    op = _complex_logaddexp if x.dtype.kind == "c" else getattr(ns(x), name)
-    lead = (slice(None),) * axis
+    op, lead = getattr(ns(x), name), (slice(None),) * axis
     y, step = x.copy(), 1
     while step < x.shape[axis]:
         y[(*lead, slice(step, None))] = op(
@@ -34,13 +33,6 @@ def accumulate(name: str, x: Any, axis: int) -> Any:
         )
         step *= 2
     return y
-
-
-def _complex_logaddexp(a: Any, b: Any) -> Any:
-    xp = ns(a)
-    top = xp.maximum(a.real, b.real)
-    top = xp.where(xp.isfinite(top), top, top.dtype.type(0))
-    return xp.log(xp.exp(a - top) + xp.exp(b - top)) + top
 
 
 def _turn(x: Any, axis: int) -> Any:
@@ -174,7 +166,26 @@ cummin = _running_extreme("cummin", _CumMin)
 
 def _log_running(x: Any, axis: int) -> Any:
     """The running log-sum-exp of an array or Tensor."""
-    return logcumsumexp(x, axis) if isinstance(x, Tensor) else accumulate("logaddexp", x, axis)
+    if isinstance(x, Tensor):
+        return logcumsumexp(x, axis)
+    if x.dtype.kind == "c":
+        return _complex_log_running(x, axis)
+    wide = x.astype(F64) if x.dtype == F32 and type(x) is np.ndarray else x  # as PyTorch's sums
+    return accumulate("logaddexp", wide, axis).astype(x.dtype, copy=False)
+
+
+def _complex_log_running(x: Any, axis: int) -> Any:
+    """From each to the next, as the imaginary part counts the turns."""
+    xp = ns(x)
+    y = x.copy()
+    rows = xp.moveaxis(y, axis, 0)
+    for before, now in zip(rows, rows[1:], strict=False):
+        more = before.real > now.real
+        high, low = xp.where(more, before, now), xp.where(more, now, before)
+        finite = xp.isfinite(high.real)
+        ratio = xp.exp(xp.where(finite, low - high, x.dtype.type(0)))
+        now[...] = xp.where(finite, high + xp.log(1 + ratio), high)
+    return y
 
 
 @vjp((0, -1, None))
