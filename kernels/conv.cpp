@@ -31,7 +31,8 @@ namespace {
 constexpr long KC = 256;                                // summed in registers at a time
 constexpr int MR = REGISTERS == 16 ? (VECTOR_BYTES == 32 ? 6 : 5) : VECTOR_BYTES == 64 ? 14 : 12;
 constexpr long MC = 336 / MR * MR;                      // output channels at a time, at most
-constexpr long TILE_BYTES = 768 << 10;                  // of input or of result, in the L2 cache
+constexpr long TILE_BYTES = 1536 << 10;                 // of input: each part is used for a short while
+constexpr long RESULT_BYTES = 640 << 10;                // of result, in the L2 cache all the while
 
 struct Shape {
     long n, groups, cin, cout, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3];
@@ -133,30 +134,42 @@ template <class T> void copy_row(T *to, const T *from, long n, long step, const 
     for (; i < n; i++) to[i] = from[i * step];
 }
 
-// The tile of `channels` input channels at x, into the scratch.
-template <class T>
-void fill(const Axis *axes, const Layout &lay, const T *x, long channels, const T *limit, T *to) {
-    const Axis &D = axes[0], &H = axes[1], &W = axes[2];
-    for (long c = 0; c < channels; c++, x += D.in * H.in * W.in, to += lay.channel) {
-        T *row = to;
+// Where each row of a channel's tile comes from: x[from ...] at [begin, end), zeros elsewhere.
+struct Rows {
+    struct Row { long from, begin, end; };
+    std::vector<Row> list;
+    long size, step;                                    // of an input channel, along a row
+
+    Rows(const Axis *axes, const Layout &lay)
+        : size(axes[0].in * axes[1].in * axes[2].in), step(axes[2].step) {
+        const Axis &D = axes[0], &H = axes[1], &W = axes[2];
         for (long rd : D.residues) for (long rh : H.residues) for (long rw : W.residues) {
             long begin, end;
             lay.inside(W, rw, begin, end);
             long left = W.step * (lay.t[2].begin + W.first + begin) + rw;
-            for (long d = 0; d < lay.extent[0]; d++) {
-                long pd = D.step * (lay.t[0].begin + D.first + d) + rd;
-                for (long h = 0; h < lay.extent[1]; h++, row += lay.row) {
+            for (long d = 0; d < lay.extent[0]; d++)
+                for (long h = 0; h < lay.extent[1]; h++) {
+                    long pd = D.step * (lay.t[0].begin + D.first + d) + rd;
                     long ph = H.step * (lay.t[1].begin + H.first + h) + rh;
-                    if (pd < 0 || pd >= D.in || ph < 0 || ph >= H.in || begin == end) {
-                        zero_row(row, lay.extent[2]);
-                        continue;
-                    }
-                    zero_row(row, begin);
-                    copy_row(row + begin, x + (pd * H.in + ph) * W.in + left, end - begin, W.step,
-                             limit);
-                    zero_row(row + end, lay.extent[2] - end);
+                    bool out = pd < 0 || pd >= D.in || ph < 0 || ph >= H.in || begin == end;
+                    if (out) list.push_back({0, lay.extent[2], lay.extent[2]});
+                    else list.push_back({(pd * H.in + ph) * W.in + left, begin, end});
                 }
-            }
+        }
+    }
+};
+
+// The tile of `channels` input channels at x, into the scratch.
+template <class T>
+void fill(const Rows &rows, const Layout &lay, const T *x, long channels, const T *limit, T *to) {
+    const long row = lay.row, extent = lay.extent[2], step = rows.step;
+    for (long c = 0; c < channels; c++, x += rows.size, to += lay.channel) {
+        T *p = to;
+        for (const Rows::Row &r : rows.list) {
+            zero_row(p, r.begin);
+            copy_row(p + r.begin, x + r.from, r.end - r.begin, step, limit);
+            zero_row(p + r.end, extent - r.end);
+            p += row;
         }
     }
 }
@@ -225,10 +238,19 @@ template <class T> struct Packed {
             Range r = panel(job % panels);
             T *to = a + (job / panels * rows + r.begin) * depth;
             const T *from = w + job / panels * by_group + r.begin * by_row;
-            for (long c = 0; c < channels; c++)
+            for (long c = 0; c < channels; c++, from += by_channel) {
+                if (long(taps.size()) == by_group / (s.cout / s.groups) / (s.cin / s.groups)) {
+                    // all taps, in order: of all channels at once where they follow each other
+                    bool once = by_channel == long(taps.size());
+                    long n = once ? depth : long(taps.size());
+                    transpose(from, by_row, r.size(), n, to, r.size());
+                    if (once) break;
+                    to += n * r.size();
+                    continue;
+                }
                 for (long tap : taps)
-                    for (long m = 0; m < r.size(); m++)
-                        *to++ = from[m * by_row + c * by_channel + tap];
+                    for (long m = 0; m < r.size(); m++) *to++ = from[m * by_row + tap];
+            }
         };
         if (s.groups * rows * depth > 16384) parallel(s.groups * panels, pack);
         else for (long job = 0; job < s.groups * panels; job++) pack(job);
@@ -240,12 +262,12 @@ struct Plan {
     long parts[3] = {1, 1, 1}, group_parts = 1, row_parts = 1, batch_parts, tasks;
 
     Plan(const Axis *axes, long images, long groups, long channels, long rows, size_t size) {
-        while (bytes(axes, channels, rows, size) > TILE_BYTES && cut(axes)) {}
+        while (!fits(axes, 1, channels, rows, size) && cut(axes)) {}
         long batch = 1, pixels = positions(axes);
         if (parts[0] * parts[1] * parts[2] == 1)        // small images: several to a task
-            while (2 * batch <= images && batch * pixels < 512 &&
-                   2 * batch * bytes(axes, channels, rows, size) <= TILE_BYTES)
-                batch *= 2;
+            while (batch < images && batch * pixels < 1024 &&
+                   fits(axes, batch + 1, channels, rows, size))
+                batch++;
         batch_parts = (images + batch - 1) / batch;
         long flops = images * groups * channels * rows * pixels;
         for (const Axis *a = axes; a < axes + 3; a++) flops *= long(a->taps.size());
@@ -275,14 +297,14 @@ struct Plan {
         }
         return false;
     }
-    long bytes(const Axis *axes, long channels, long rows, size_t size) const {
-        long in = channels, out = std::min(rows, MC);
+    bool fits(const Axis *axes, long images, long channels, long rows, size_t size) const {
+        long in = images * channels * long(size), out = images * std::min(rows, MC) * long(size);
         for (int i = 0; i < 3; i++) {
             long t = (axes[i].positions + parts[i] - 1) / parts[i];
             in *= (t + axes[i].reach) * long(axes[i].residues.size());
             out *= t;
         }
-        return std::max(in, out) * long(size);
+        return in <= TILE_BYTES && out <= RESULT_BYTES;
     }
 };
 
@@ -294,6 +316,7 @@ template <class T> struct Columns {
     struct Panel { long from, to; int vectors; size_t first, last; };
     std::vector<Panel> panels;
     std::vector<Piece> pieces;
+    std::vector<long> even;                             // offsets in a packed panel
     bool packed;
     long row, plane, image, size;                       // how the columns lie in the result
 
@@ -302,9 +325,11 @@ template <class T> struct Columns {
     Columns(const Layout &lay, long images, long channels, long rows, int most) {
         long depth = lay.t[0].size(), height = lay.t[1].size(), width = lay.t[2].size();
         long all = images * depth * height * width;
-        long plain = images * depth * vectors(lay.flat()), tight = vectors(all);
-        long cut = images * depth * height * vectors(width) + tight;
-        packed = rows > 4 && plain * rows > tight * rows + 3 * cut;
+        // In cycles of one k: half a cycle for each row and vector, two for each piece. A single
+        // vector takes two thirds of what two take.
+        auto cost = [&](long n) { return (n / 2 * 6 + n % 2 * 4) * rows; };
+        long cut = images * depth * height * vectors(width) + vectors(all) / 2;
+        packed = rows > 4 && images * depth * cost(vectors(lay.flat())) > cost(vectors(all)) + 12 * cut;
         row = packed ? width : lay.row;
         plane = packed ? height * row : vectors(lay.flat()) * LANES<T>;
         image = depth * plane;
@@ -326,6 +351,8 @@ template <class T> struct Columns {
     }
 
     void pack(const Layout &lay, long all, int most, long image_step) {
+        for (int i = 0; i < 3; i++)
+            for (long k = 0; k < KC; k++) even.push_back(k * (LANES<T> << i));
         for (long p = 0; p < all;) {
             long left = vectors(all - p);
             int nv = left >= most ? most : left >= 2 ? 2 : 1;
@@ -341,10 +368,27 @@ template <class T> struct Columns {
             p = end;
         }
     }
+    // The panel's rows k, put together; its pieces in order, as each may write past its end.
     void gather(const Panel &p, const T *tile, const long *off, long kc, T *to) const {
+        long n = long(p.last - p.first);
+        const Piece *list = pieces.data() + p.first;
+        if (n <= 6) return pick<6>(n, list, tile, off, kc, p.vectors * LANES<T>, to);
         for (long k = 0; k < kc; k++, to += p.vectors * LANES<T>)
-            for (size_t i = p.first; i < p.last; i++)
-                store(to + pieces[i].to, load(tile + off[k] + pieces[i].from));
+            for (long i = 0; i < n; i++) store(to + list[i].to, load(tile + off[k] + list[i].from));
+    }
+
+  private:
+    template <int N>
+    static void pick(long n, const Piece *list, const T *tile, const long *off, long kc, long step,
+                     T *to) {
+        if constexpr (N > 1)
+            if (n != N) return pick<N - 1>(n, list, tile, off, kc, step, to);
+        long from[N], at[N];
+        for (int i = 0; i < N; i++) from[i] = list[i].from, at[i] = list[i].to;
+        for (long k = 0; k < kc; k++, to += step) {
+            const T *p = tile + off[k];
+            UNROLL for (int i = 0; i < N; i++) store(to + at[i], load(p + from[i]));
+        }
     }
 };
 
@@ -407,13 +451,14 @@ template <class T> struct Gather {
         int most = block_vectors((w.rows + w.panels - 1) / w.panels);
         Columns<T> columns(lay, images.size(), channels, w.rows, most);
         long step = channels * lay.channel;
+        Rows fills(axes, lay);
         Scratch tile(1, sizeof(T) * size_t(images.size() * step + 8 * LANES<T>));
         Scratch result(2, sizeof(T) * size_t(MC * columns.size));
         long in = channels * axes[0].in * axes[1].in * axes[2].in;
         long out = w.rows * axes[0].out * axes[1].out * axes[2].out;
         for (long g = groups.begin; g < groups.end; g++) {
             for (long n = images.begin; n < images.end; n++)
-                fill(axes, lay, x + (n * s.groups + g) * in, channels, x + s.n * s.groups * in,
+                fill(fills, lay, x + (n * s.groups + g) * in, channels, x + s.n * s.groups * in,
                      tile.as<T>() + (n - images.begin) * step);
             long blocks = (panels.size() + MC / MR - 1) / (MC / MR);
             for (long i = 0; i < blocks; i++) {
@@ -433,9 +478,7 @@ template <class T> struct Gather {
                   const T *tile, T *c) const {
         if (w.depth == 0) std::fill(c, c + MC * columns.size, T(0));
         alignas(64) T packed[KC * 4 * LANES<T> + LANES<T>];
-        long even[3][KC], first = w.panel(panels.begin).begin;
-        for (long k = 0; k < KC; k++)
-            for (int i = 0; i < 3; i++) even[i][k] = k * (LANES<T> << i);
+        long first = w.panel(panels.begin).begin;
         for (long k = 0; k < w.depth; k += KC) {
             long kc = std::min(KC, w.depth - k);
             for (const auto &p : columns.panels) {
@@ -444,7 +487,7 @@ template <class T> struct Gather {
                 if (columns.packed) {
                     columns.gather(p, tile, at, kc, packed);
                     b = packed;
-                    at = even[p.vectors / 2];
+                    at = &columns.even[size_t(p.vectors / 2 * KC)];
                 }
                 for (long i = panels.begin; i < panels.end; i++) {
                     Range r = w.panel(i);
@@ -509,7 +552,7 @@ void input_grad(const Shape &s, const T *dy, const T *w, const T *bias, T *dx) {
 
 constexpr int WR = REGISTERS == 16 ? (VECTOR_BYTES == 32 ? 6 : 5) : 12;
 constexpr long WEIGHT_TASKS = 16;                       // whatever the number of threads
-constexpr size_t PARTIAL_BYTES = size_t(20) << 20;
+constexpr size_t PARTIAL_BYTES = size_t(6) << 20;
 
 // c[M][NV vectors of output channels] += x[off[i] + position] * dy[position][NV vectors]
 template <class T, int M, int NV>
@@ -643,9 +686,10 @@ template <class T> struct WeightGrad {
         for (long i = u.begin; i < u.end;) {
             Layout lay = tile(i);
             std::vector<long> off = lay.offsets(axes, c.size());
+            Rows fills(axes, lay);
             Scratch memory(1, sizeof(T) * size_t(c.size() * lay.channel + 8 * LANES<T>));
             for (long same = i / s.n; i < u.end && i / s.n == same; i++) {
-                fill(axes, lay, x + (i % s.n * s.cin + g * channels + c.begin) * in, c.size(),
+                fill(fills, lay, x + (i % s.n * s.cin + g * channels + c.begin) * in, c.size(),
                      x + s.n * s.cin * in, memory.as<T>());
                 f(lay, off, memory.as<T>(), grad(lay, i, g));
             }
@@ -661,7 +705,7 @@ template <class T> struct WeightGrad {
             Scratch memory(2, sizeof(T) * size_t(height * width * wide));
             long panels = (list + WR - 1) / WR;
             for (long m = 0; m < padded; m += wide) {
-                transpose(from + m * out, std::min(wide, rows - m), height, width, memory.as<T>());
+                turn(from + m * out, std::min(wide, rows - m), height, width, memory.as<T>());
                 for (long i = 0; i < panels; i++) {
                     Range r = part(list, panels, i);
                     auto kernel = vectors == 2 ? pick_outer<T, 2, WR>(r.size())
@@ -674,13 +718,11 @@ template <class T> struct WeightGrad {
     }
 
     // dy[channel][row][position] to [row][position][channel]
-    void transpose(const T *from, long count, long height, long width, T *to) const {
+    void turn(const T *from, long count, long height, long width, T *to) const {
         if (count < wide) std::fill(to, to + height * width * wide, T(0));
+        if (width == s.out[2]) width *= height, height = 1;
         for (long h = 0; h < height; h++, from += s.out[2], to += width * wide)
-            for (long q = 0; q < width; q += 64)
-                for (long m = 0; m < count; m++)
-                    for (long i = q; i < std::min(q + 64, width); i++)
-                        to[i * wide + m] = from[m * out + i];
+            transpose(from, out, count, width, to, wide);
     }
 
     // to[output channel][channel, tap]

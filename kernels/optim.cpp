@@ -44,51 +44,74 @@ template <class F> void blocks_in_parallel(long count, const int64_t *sizes, con
 inline float root(float x) { return sqrtf(x); }
 inline double root(double x) { return sqrt(x); }
 
+// The loops stand in functions of their own: there __restrict counts, and they become vectors.
+template <class T>
+void sgd_plain(long n, T sign, T lr, T decay, const T *__restrict d, T *__restrict w) {
+    for (long i = 0; i < n; i++) w[i] -= lr * (sign * d[i] + decay * w[i]);
+}
+// buf = keep buf + rest g;  p -= lr (ahead g + along buf)
+template <class T>
+void sgd_momentum(long n, T sign, T lr, T decay, T keep, T rest, T ahead, T along,
+                  const T *__restrict d, T *__restrict b, T *__restrict w) {
+    for (long i = 0; i < n; i++) {
+        T g = sign * d[i] + decay * w[i], m = keep * b[i] + rest * g;
+        b[i] = m;
+        w[i] -= lr * (ahead * g + along * m);
+    }
+}
 template <class T>
 void sgd(long count, const int64_t *sizes, T *const *p, const T *const *grad, T *const *buf,
          const double *numbers) {
     const T sign = T(numbers[0]), lr = T(numbers[1]), momentum = T(numbers[2]);
     const T rest = T(1 - numbers[3]), decay = T(numbers[4]);
     const bool nesterov = numbers[5] != 0, first = numbers[6] != 0;
+    const T ahead = T(nesterov ? 1 : 0), along = nesterov ? momentum : T(1);
     blocks_in_parallel(count, sizes, [&](long, long a, long begin, long end) {
-        T *__restrict w = p[a];
-        const T *__restrict d = grad[a];
-        if (!buf) {
-            for (long i = begin; i < end; i++) w[i] -= lr * (sign * d[i] + decay * w[i]);
-            return;
-        }
-        T *__restrict b = buf[a];
-        for (long i = begin; i < end; i++) {
-            T g = sign * d[i] + decay * w[i];
-            T m = first ? g : momentum * b[i] + rest * g;
-            b[i] = m;
-            w[i] -= lr * (nesterov ? g + momentum * m : m);
-        }
+        long n = end - begin;
+        T *w = p[a] + begin;
+        const T *d = grad[a] + begin;
+        if (!buf) return sgd_plain(n, sign, lr, decay, d, w);
+        T *b = buf[a] + begin;
+        if (first) memset(b, 0, size_t(n) * sizeof(T));
+        T keep = first ? T(0) : momentum, add = first ? T(1) : rest;
+        sgd_momentum(n, sign, lr, decay, keep, add, ahead, along, d, b, w);
     });
 }
+
+template <class T> struct Adam {
+    T sign, keep, decay, rest1, b2, rest2, step, part, eps;
+
+    template <bool AMSGRAD>
+    void run(long n, const T *__restrict d, T *__restrict w, T *__restrict m, T *__restrict v,
+             T *__restrict top) const {
+        const Adam c = *this;
+        for (long i = 0; i < n; i++) {
+            T x = w[i] * c.keep, g = c.sign * d[i] + c.decay * x;
+            T s = m[i] + c.rest1 * (g - m[i]), q = c.b2 * v[i] + c.rest2 * g * g;
+            m[i] = s;
+            v[i] = q;
+            if (AMSGRAD) q = top[i] = (top[i] > q) | (top[i] != top[i]) ? top[i] : q;
+            w[i] = x - c.step * s / (root(q) * c.part + c.eps);
+        }
+    }
+};
 
 template <class T>
 void adam(long count, const int64_t *sizes, T *const *p, const T *const *grad, T *const *m,
           T *const *v, T *const *vmax, const double *numbers) {
-    const T sign = T(numbers[0]), lr = T(numbers[1]), rest1 = T(1 - numbers[2]);
-    const T b2 = T(numbers[3]), rest2 = T(1 - numbers[3]), eps = T(numbers[4]);
     const bool decoupled = numbers[6] != 0;
-    const T keep = decoupled ? T(1 - double(lr) * numbers[5]) : T(1);
-    const T decay = decoupled ? T(0) : T(numbers[5]);
-    const T step = T(numbers[7]), part = T(numbers[8]);
+    const T keep = T(decoupled ? 1 - numbers[1] * numbers[5] : 1);
+    const T decay = T(decoupled ? 0 : numbers[5]);
+    const Adam<T> rule{T(numbers[0]), keep, decay, T(1 - numbers[2]), T(numbers[3]),
+                       T(1 - numbers[3]), T(numbers[7]), T(1 / numbers[8]), T(numbers[4])};
     blocks_in_parallel(count, sizes, [&](long, long a, long begin, long end) {
-        T *__restrict w = p[a], *__restrict first = m[a], *__restrict second = v[a];
-        const T *__restrict d = grad[a];
-        T *__restrict top = vmax ? vmax[a] : nullptr;
-        for (long i = begin; i < end; i++) {
-            T x = w[i] * keep, g = sign * d[i];
-            if (decay != 0) g += decay * x;
-            T s = first[i] + rest1 * (g - first[i]), q = b2 * second[i] + rest2 * g * g;
-            first[i] = s;
-            second[i] = q;
-            if (top) q = top[i] = (top[i] > q) | (top[i] != top[i]) ? top[i] : q;
-            w[i] = x - step * s / (root(q) / part + eps);
-        }
+        long n = end - begin;
+        if (vmax)
+            rule.template run<true>(n, grad[a] + begin, p[a] + begin, m[a] + begin, v[a] + begin,
+                                    vmax[a] + begin);
+        else
+            rule.template run<false>(n, grad[a] + begin, p[a] + begin, m[a] + begin, v[a] + begin,
+                                     nullptr);
     });
 }
 

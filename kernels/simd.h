@@ -20,6 +20,11 @@ constexpr int VECTOR_BYTES = 16, REGISTERS = 32;
 constexpr int VECTOR_BYTES = 16, REGISTERS = 16;
 #endif
 
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (int32_t __attribute__((vector_size(16)))){__VA_ARGS__})
+#endif
 #define UNROLL _Pragma("GCC unroll 16")
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -58,6 +63,40 @@ template <class T> inline T sum(Vec<T> v) {
     for (long half = LANES<T> / 2; half; half /= 2)
         for (long i = 0; i < half; i++) lanes[i] += lanes[i + half];
     return lanes[0];
+}
+
+// to[c * to_step + r] = from[r * from_step + c]
+template <class T>
+inline void transpose(const T *from, long from_step, long rows, long columns, T *to, long to_step) {
+    long done = 0;
+    if constexpr (sizeof(T) == 4) {
+        done = rows / 4 * 4;
+        typedef T four __attribute__((vector_size(16), aligned(4), may_alias));
+        for (long c = 0; c < columns; c += 16)          // a cache line of each row at a time
+            for (long r = 0; r < done; r += 4) {
+                const T *p = from + r * from_step;
+                long i = c, end = c + 16 < columns ? c + 16 : columns;
+                for (; i + 4 <= end; i += 4) {
+                    four a = *reinterpret_cast<const four *>(p + i);
+                    four b = *reinterpret_cast<const four *>(p + from_step + i);
+                    four d = *reinterpret_cast<const four *>(p + 2 * from_step + i);
+                    four e = *reinterpret_cast<const four *>(p + 3 * from_step + i);
+                    four ab = SHUFFLE(a, b, 0, 4, 1, 5), de = SHUFFLE(d, e, 0, 4, 1, 5);
+                    four AB = SHUFFLE(a, b, 2, 6, 3, 7), DE = SHUFFLE(d, e, 2, 6, 3, 7);
+                    T *q = to + i * to_step + r;
+                    *reinterpret_cast<four *>(q) = SHUFFLE(ab, de, 0, 1, 4, 5);
+                    *reinterpret_cast<four *>(q + to_step) = SHUFFLE(ab, de, 2, 3, 6, 7);
+                    *reinterpret_cast<four *>(q + 2 * to_step) = SHUFFLE(AB, DE, 0, 1, 4, 5);
+                    *reinterpret_cast<four *>(q + 3 * to_step) = SHUFFLE(AB, DE, 2, 3, 6, 7);
+                }
+                for (; i < end; i++)
+                    for (long j = 0; j < 4; j++) to[i * to_step + r + j] = p[j * from_step + i];
+            }
+    }
+    for (long c = 0; c < columns; c += 16)
+        for (long r = done; r < rows; r++)
+            for (long i = c; i < c + 16 && i < columns; i++)
+                to[i * to_step + r] = from[r * from_step + i];
 }
 
 // The sum of n numbers in double, in an order fixed by n.

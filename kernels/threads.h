@@ -145,7 +145,7 @@ template <class F> void parallel_ranges(long n, long least, const F &f) {
 }
 
 // A block of memory that each thread keeps between calls, by slot, grown on demand and zeroed when
-// new. Blocks past 16 MiB are given back at the end of the call that asked for them.
+// new, so that nobody computes with stray denormal numbers. Blocks past 16 MiB live for one use.
 class Scratch {
     struct Kept {
         void *p = nullptr;
@@ -159,7 +159,7 @@ class Scratch {
     static void *fresh(size_t bytes) {
         void *block = aligned_alloc(4096, bytes);
         if (!block) throw std::bad_alloc();
-        return memset(block, 0, bytes);
+        return block;
     }
 
   public:
@@ -172,8 +172,9 @@ class Scratch {
         static thread_local Kept kept[4];
         if (kept[slot].bytes < bytes) {
             free(kept[slot].p);
-            kept[slot] = {};
-            kept[slot].p = fresh(bytes);
+            kept[slot].bytes = 0;
+            kept[slot].p = nullptr;
+            kept[slot].p = memset(fresh(bytes), 0, bytes);
             kept[slot].bytes = bytes;
         }
         p = kept[slot].p;

@@ -22,10 +22,13 @@ LEVELS: dict[str, dict[str, list[str]]] = {
     "x86_64": {
         "v2": ["-msse4.2"],
         "v3": ["-mavx2", "-mfma"],
-        "v4": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
+        "v4": [
+            "-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl",
+            "-mprefer-vector-width=512",
+        ],
     },
     "aarch64": {"v8": []},
-}
+}  # fmt: skip
 FLAGS = [
     "-std=c++17",
     "-O3",
@@ -33,6 +36,7 @@ FLAGS = [
     "-fvisibility=hidden",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-fno-tree-loop-distribute-patterns",  # short loops stay loops: a call of memset costs more
     "-pthread",
 ]
 
