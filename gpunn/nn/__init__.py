@@ -33,6 +33,9 @@ from gpunn.nn.loss import CrossEntropyLoss as CrossEntropyLoss
 from gpunn.nn.loss import MSELoss as MSELoss
 from gpunn.nn.loss import NLLLoss as NLLLoss
 from gpunn.nn.module import Module as Module
+from gpunn.nn.norm import BatchNorm1d as BatchNorm1d
+from gpunn.nn.norm import BatchNorm2d as BatchNorm2d
+from gpunn.nn.norm import BatchNorm3d as BatchNorm3d
 from gpunn.nn.parameter import Buffer as Buffer
 from gpunn.nn.parameter import Parameter as Parameter
 from gpunn.nn.parameter import UninitializedBuffer as UninitializedBuffer

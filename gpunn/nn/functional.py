@@ -18,6 +18,7 @@ from gpunn.nn.loss import binary_cross_entropy_with_logits as binary_cross_entro
 from gpunn.nn.loss import cross_entropy as cross_entropy
 from gpunn.nn.loss import mse_loss as mse_loss
 from gpunn.nn.loss import nll_loss as nll_loss
+from gpunn.nn.norm import batch_norm as batch_norm
 from gpunn.nn.pad import pad as pad
 from gpunn.nn.pool import avg_pool1d as avg_pool1d
 from gpunn.nn.pool import avg_pool2d as avg_pool2d
