@@ -116,9 +116,17 @@ def batch_norm(
             [ 1.0000]])
     """
     x = input.array
+    if x.size == 0:
+        return input.clone()  # nothing to normalise, and the running statistics stay
     if x.ndim < 2:
-        raise ValueError(f"batch_norm: expected at least 2 dimensions, got {x.ndim}")
-    count = x.size // max(x.shape[1], 1)
+        raise IndexError(
+            "Dimension out of range (expected to be in range of [-1, 0], but got 1): batch_norm "
+            f"takes (N, C, ...), got {list(x.shape)}"
+        )
+    if eps < 0 or (training and eps == 0):
+        kind = "positive during training" if training else "non-negative"
+        raise ValueError(f"batch_norm eps must be {kind}, but got {eps}")
+    count = x.size // x.shape[1]
     if training and count <= 1:
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size {input.shape}"
@@ -175,14 +183,15 @@ class _BatchNorm(Module):
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
         affine: bool = True, track_running_stats: bool = True, device: Any = None,
-        dtype: Any = None,
+        dtype: Any = None, *, bias: bool = True,
     ):  # fmt: skip
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         make = {"device": device, "dtype": dtype}
         self.register_parameter("weight", Parameter(ones(num_features, **make)) if affine else None)
-        self.register_parameter("bias", Parameter(zeros(num_features, **make)) if affine else None)
+        shift = Parameter(zeros(num_features, **make)) if affine and bias else None
+        self.register_parameter("bias", shift)
         tracked = track_running_stats
         self.register_buffer("running_mean", zeros(num_features, **make) if tracked else None)
         self.register_buffer("running_var", ones(num_features, **make) if tracked else None)
@@ -200,7 +209,8 @@ class _BatchNorm(Module):
         self.reset_running_stats()
         if self.affine:
             self.weight.data.fill_(1)
-            self.bias.data.zero_()
+            if self.bias is not None:
+                self.bias.data.zero_()
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim not in self.dims:
@@ -224,7 +234,8 @@ class _BatchNorm(Module):
 
     def extra_repr(self) -> str:
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-                f"affine={self.affine}, track_running_stats={self.track_running_stats}")  # fmt: skip
+                f"affine={self.affine}, bias={self.bias is not None}, "
+                f"track_running_stats={self.track_running_stats}")  # fmt: skip
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any,
                               *rest: Any) -> None:  # fmt: skip
