@@ -64,21 +64,31 @@ from gpunn.nn.pool import avg_pool1d, max_pool1d, max_pool2d, max_pool3d  # noqa
 from gpunn.nn.softmax import log_softmax, softmax  # noqa: E402
 from gpunn.ops import index as _index  # noqa: E402
 from gpunn.ops import operators as _operators  # noqa: E402
+from gpunn.ops.assign import *  # noqa: E402, F403
 from gpunn.ops.choose import *  # noqa: E402, F403
 from gpunn.ops.complex import *  # noqa: E402, F403
 from gpunn.ops.contract import *  # noqa: E402, F403
-from gpunn.ops.assign import *  # noqa: E402, F403
+from gpunn.ops.copies import *  # noqa: E402, F403
+from gpunn.ops.count import *  # noqa: E402, F403
 from gpunn.ops.create import *  # noqa: E402, F403
 from gpunn.ops.cumulative import *  # noqa: E402, F403
+from gpunn.ops.diagonal import *  # noqa: E402, F403
 from gpunn.ops.elementwise import *  # noqa: E402, F403
 from gpunn.ops.extreme import *  # noqa: E402, F403
 from gpunn.ops.gather import *  # noqa: E402, F403
+from gpunn.ops.index_write import *  # noqa: E402, F403
+from gpunn.ops.join import *  # noqa: E402, F403
 from gpunn.ops.linalg import *  # noqa: E402, F403
 from gpunn.ops.logic import *  # noqa: E402, F403
+from gpunn.ops.mask import *  # noqa: E402, F403
 from gpunn.ops.matrices import *  # noqa: E402, F403
 from gpunn.ops.order import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
+from gpunn.ops.scatter import *  # noqa: E402, F403
+from gpunn.ops.search import *  # noqa: E402, F403
 from gpunn.ops.shape import *  # noqa: E402, F403
+from gpunn.ops.split import *  # noqa: E402, F403
+from gpunn.ops.strided import *  # noqa: E402, F403
 from gpunn.ops.transcend import *  # noqa: E402, F403
 from gpunn.ops.views import *  # noqa: E402, F403
 from gpunn.printing import get_printoptions, set_printoptions  # noqa: E402

@@ -204,19 +204,44 @@ def results(
 
 def view(array: Any, x: Tensor, vjp: Callable[..., Any], saved: tuple[Any, ...] = ()) -> Tensor:
     """`result` for a view of x's memory: later in-place changes of either reach the other."""
-    out = result(array, x, vjp, (x,), saved)
-    base = x if x._base is None else x._base
+    out = _new(Tensor)
+    out.array = array
+    out.device = x.device
+    out._grad = out._extra = None
+    if x._requires_grad and mode.grad:
+        out._requires_grad = True
+        out.node = Node(vjp, (x.node or x,), saved, x.device)
+    else:
+        out._requires_grad = False
+        out.node = None
+    base = x._base
+    if base is None:
+        base = x
     out._base = base
     track_view(base, out)
     return out
 
 
+def views(
+    arrays: Sequence[Any], x: Tensor, vjp: Callable[..., Any], saved: tuple[Any, ...] = ()
+) -> tuple[Tensor, ...]:
+    """The views that one operation returns: `vjp(gs, *saved)` gets a list of gradients, with None
+    where none arrived."""
+    base = x if x._base is None else x._base
+    outs = results(arrays, x, vjp, (x,), saved)
+    for out in outs:
+        out._base = base
+        track_view(base, out)
+    return tuple(outs)
+
+
 def track_view(base: Tensor, out: Tensor) -> None:
     """Remembers a live view of `base`; forgets the dead ones now and then."""
-    views = extra(base).views
-    if len(views) & (len(views) - 1) == 0 and len(views) >= 16:
-        views[:] = [r for r in views if r() is not None]
-    views.append(weakref.ref(out))
+    known = (base._extra or extra(base)).views
+    count = len(known)
+    if count >= 16 and count & (count - 1) == 0:
+        known[:] = [r for r in known if r() is not None]
+    known.append(weakref.ref(out))
 
 
 def namespace(x: Any) -> Any:
@@ -304,22 +329,49 @@ def recorded_at(node: Node) -> str:
 
 
 def check_inplace(target: Tensor) -> None:
-    """Raises for an in-place change that autograd cannot follow: of a leaf, or of its view."""
+    """Raises for an in-place change that autograd cannot follow, in PyTorch's words."""
     if not mode.grad:
         return
-    base = target if target._base is None else target._base
-    if base._requires_grad and base.node is None:
-        what = "a leaf Variable" if target._base is None else "a view of a leaf Variable"
-        raise RuntimeError(
-            f"{what} that requires grad is being used in an in-place operation. "
-            "Use gpunn.no_grad() around it, or the out-of-place form."
-        )
+    base = target._base
+    if base is None:
+        base = target
+        if target._requires_grad and target.node is None:
+            raise _leaf_error("a leaf Variable")
+    elif base._requires_grad or target._requires_grad:
+        _check_view(target, base)
     if base._extra is not None and base._extra.face_of is not None:
         raise RuntimeError(
             f"Output of {base._extra.face_of} is a view and is being modified inplace. It is an "
             "input that a custom Function returned as it was, so the change would bypass the "
             "Function's backward. Use the out-of-place form, or clone() first."
         )
+
+
+def _check_view(target: Tensor, base: Tensor) -> None:
+    if target.array.dtype.kind in "biu":  # another reading of the bytes: has no gradient
+        return
+    if base.node is None:
+        raise _leaf_error("a view of a leaf Variable")
+    if not target._requires_grad:
+        raise RuntimeError(
+            "A view was created in no_grad mode and is being modified inplace with grad mode "
+            "enabled, so its base would have no gradient for the change. Make the view and change "
+            "it both inside of gpunn.no_grad(), or both outside of it."
+        )
+    if type(target.node) is Output:
+        raise RuntimeError(
+            f"Output {target.node.index} of {target.node.node.name()} is a view and is being "
+            "modified inplace. This view is the output of a function that returns multiple views. "
+            "Such functions do not allow the output views to be modified inplace. You should "
+            "replace the inplace operation by an out-of-place one."
+        )
+
+
+def _leaf_error(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"{what} that requires grad is being used in an in-place operation. "
+        "Use gpunn.no_grad() around it, or the out-of-place form."
+    )
 
 
 def adopt(target: Tensor, value: Tensor) -> None:
@@ -332,10 +384,12 @@ def adopt(target: Tensor, value: Tensor) -> None:
         target.node, target._requires_grad = value.node, value._requires_grad
         base = target
     else:
-        from gpunn.ops.views import view_write
-
-        view_write(base, target, value)
+        base = _strided().view_write(base, target, value)
     if base._extra is not None and base._extra.views:
-        from gpunn.ops.views import rejoin_views
+        _strided().rejoin_views(base)
 
-        rejoin_views(base)
+
+def _strided() -> Any:
+    from gpunn.ops import strided
+
+    return strided

@@ -387,7 +387,7 @@ def _missing(t: Tensor, materialize: bool, allow_unused: bool | None) -> Tensor 
 def _batched_grad(
     outs: Any, wrt: Any, gs: Any, retain: Any, create: bool, unused: Any
 ) -> tuple[Any, ...]:
-    from gpunn.ops.shape import stack
+    from gpunn.ops.join import stack
 
     count = gs[0].shape[0]
     rows = [

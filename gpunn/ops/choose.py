@@ -101,7 +101,7 @@ def where(
     tensor([1, 0])
     """
     if input is None and other is None:
-        from gpunn.ops.gather import nonzero
+        from gpunn.ops.search import nonzero
 
         return nonzero(condition, as_tuple=True)
     if condition.array.dtype.kind not in "bu":

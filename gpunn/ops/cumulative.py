@@ -105,7 +105,7 @@ def _cumprod_vjp(g: Any, x: Any, axis: int) -> Any:
 def _cumprod_gradients(g: Tensor, x: Tensor, axis: int) -> Tensor:
     """The gradient of each prefix product, summed: n^2 products, differentiable at zeros."""
     from gpunn.ops.reduce import prod
-    from gpunn.ops.shape import cat
+    from gpunn.ops.join import cat
 
     n = x.array.shape[axis]
     ones = x.narrow(axis, 0, 1) * 0 + 1
@@ -242,7 +242,7 @@ def diff(
     >>> gpunn.diff(gpunn.tensor([1, 4, 9]))
     tensor([3, 5])
     """
-    from gpunn.ops.shape import cat
+    from gpunn.ops.join import cat
 
     if input.array.ndim == 0:
         raise RuntimeError("diff expects input to be at least one-dimensional")

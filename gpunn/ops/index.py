@@ -1,94 +1,148 @@
-"""Indexing with `x[...]`: views for slices and integers, copies for lists, masks and tensors."""
+"""Indexing with `x[...]`: views for slices and integers, copies for lists, masks and tensors.
+
+A key that holds arrays is taken apart: what selects a view (integers, slices, None, `...`) is done
+first, the arrays then index that view. So integers do not count as index arrays, as in PyTorch
+and unlike in NumPy.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpunn import dtypes
-from gpunn.autograd.graph import adopt, check_inplace, needs, result, view, vjp
+from gpunn.autograd.graph import (
+    adopt, check_inplace, mode, needs, result, touch, unbroadcast, view, vjp,
+)  # fmt: skip
 from gpunn.autograd.graph import namespace as ns
-from gpunn.ops._rows import cast, same_device
-from gpunn.ops.create import tensor
-from gpunn.tensor import Tensor, wrap
-
-_BASIC = (int, slice, type(Ellipsis), type(None), np.integer)
-
+from gpunn.dtypes import F32, F64
+from gpunn.ops._rows import NUMBERS, cast, same_device
+from gpunn.ops.accumulate import add_at
+from gpunn.ops.create import tensor, to_device
+from gpunn.ops.strided import OVERLAP
+from gpunn.ops.views import expand, expand_error, reshape
+from gpunn.tensor import ARRAY_TYPES, Tensor, address, method, wrap
 
 # --- the key ------------------------------------------------------------------------------
 
-
-def raw_key(key: Any, x: Tensor) -> tuple[Any, bool]:
-    """The key for NumPy, and whether it selects a view."""
-    kind = type(key)
-    if kind is int or kind is slice:
-        if kind is slice:
-            _check_slice(key)
-            return _plain_slice(key), True
-        return key, True
-    items = list(key) if kind is tuple else [key]
-    if kind is list and _is_nested_key(key):
-        items = list(key)
-    if all(isinstance(i, _BASIC) and not isinstance(i, bool) for i in items):
-        return tuple(_plain_slice(i) if type(i) is slice else i for i in items), True
-    return _advanced_key(items, x), False
+_BASIC = {int, slice, type(None), type(Ellipsis)}
+_FULL = slice(None)
+Key = tuple[Any, ...]
 
 
-def _is_nested_key(key: list[Any]) -> bool:
-    """PyTorch reads a short list that holds slices, None or sequences as a tuple."""
-    return len(key) <= 32 and any(
-        isinstance(i, (slice, type(None), type(Ellipsis))) for i in key
-    )
+def _is_basic(key: Key) -> bool:
+    """Whether a key holds integers, slices, None and `...` only; ValueError for bad steps."""
+    for item in key:
+        kind = type(item)
+        if kind not in _BASIC:
+            return False
+        if kind is slice and item.step is not None:
+            _check_step(item)
+    return True
 
 
-def _check_slice(s: slice) -> None:
+def _check_step(s: slice) -> None:
     if s.step is not None and int(s.step) <= 0:
-        raise ValueError("step must be greater than zero")
+        raise ValueError("step must be greater than zero" if s.step else "slice step cannot be zero")
 
 
-def _plain_slice(s: slice) -> slice:
-    """A slice whose bounds may be 0-dim tensors."""
-    _check_slice(s)
-    bounds = (s.start, s.stop, s.step)
-    if any(isinstance(b, Tensor) for b in bounds):
-        return slice(*(int(b.item()) if isinstance(b, Tensor) else b for b in bounds))
-    return s
-
-
-def _advanced_key(items: list[Any], x: Tensor) -> tuple[Any, ...]:
-    out: list[Any] = []
+def split_key(key: Any, x: Tensor) -> tuple[Key | None, Key | None]:
+    """The key in two: what selects a view of x, and the full slices and arrays that index that
+    view. None stands for a part that does nothing."""
+    if type(key) is list and _stands_for_tuple(key):
+        key = tuple(key)
+    items = [_item(i, x) for i in (key if type(key) is tuple else (key,))]
+    if all(type(i) in _BASIC for i in items):
+        return tuple(items), None
+    shape = x.array.shape
+    missing = len(shape) - sum(map(_width, items))
+    if missing < 0:
+        raise IndexError(f"too many indices for tensor of dimension {len(shape)}")
+    basic: list[Any] = []
+    arrays: list[Any] = []
+    dim = 0
     for item in items:
-        if isinstance(item, slice):
-            out.append(_plain_slice(item))
-        elif isinstance(item, (bool, np.bool_)):
-            out.append(bool(item))
-        elif isinstance(item, _BASIC):
-            out.append(item)
+        if item is Ellipsis:
+            count, missing = missing, 0  # a second one stands for nothing
+            basic += [_FULL] * count
+            arrays += [_FULL] * count
+            dim += count
+        elif type(item) is int:
+            basic.append(item)
+            dim += 1
+        elif item is None or type(item) is slice:
+            basic.append(item)
+            arrays.append(_FULL)
+            dim += item is not None
+        elif item.dtype == np.bool_ and item.ndim == 0:  # a new dimension, kept or empty
+            basic.append(None)
+            arrays.append(ns(item).arange(int(item)))
         else:
-            out.append(_index_array(item, x))
-    _check_bounds(out, x.array.shape)
-    return tuple(out)
+            width = _width(item)
+            _check_mask(item, shape, dim)
+            basic += [_FULL] * width
+            arrays.append(item)
+            dim += width
+    plain = all(type(b) is slice and b == _FULL for b in basic)
+    return None if plain else tuple(basic), tuple(arrays)
+
+
+def _stands_for_tuple(key: list[Any]) -> bool:
+    """PyTorch reads a short list that holds slices, None, tensors or sequences as a tuple."""
+    kinds = (slice, type(None), type(Ellipsis), Tensor, list, tuple, np.ndarray)
+    if len(key) > 32 or not any(isinstance(i, kinds) for i in key):
+        return False
+    warnings.warn(
+        "Using a non-tuple sequence for multidimensional indexing is deprecated; use "
+        "x[tuple(seq)] instead of x[seq], or x[gpunn.tensor(seq)]",
+        stacklevel=4,
+    )
+    return True
+
+
+def _item(item: Any, x: Tensor) -> Any:
+    """One part of a key: an int, slice, None, `...`, or an array on x's device."""
+    kind = type(item)
+    if kind in _BASIC:
+        if kind is slice:
+            _check_step(item)
+        return item
+    if isinstance(item, (bool, np.bool_)):
+        return ns(x.array).asarray(bool(item))
+    if isinstance(item, np.integer):
+        return int(item)
+    return _index_array(item, x)
 
 
 def _index_array(item: Any, x: Tensor) -> Any:
-    """One index list, array or tensor as an integer or bool array on x's device."""
-    if not isinstance(item, Tensor):
-        if isinstance(item, np.ndarray):
-            item = wrap(item)
-        elif isinstance(item, Sequence) and not isinstance(item, str):
-            item = tensor(item, dtype=None if len(item) else dtypes.int64)
-        else:
-            raise TypeError(
-                f"only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables "
-                f"are valid indices (got {type(item).__name__})"
-            )
+    """An index list, array or tensor as an integer or bool array on x's device; a 0-dim integer
+    as an int."""
+    if isinstance(item, np.ndarray) or type(item) in ARRAY_TYPES:
+        item = wrap(item)
+    elif isinstance(item, str):
+        raise TypeError("new(): invalid data type 'str'")
+    elif isinstance(item, Sequence):
+        item = tensor(item, dtype=None if len(item) else dtypes.int64, device=x.device)
+    elif not isinstance(item, Tensor):
+        raise IndexError(
+            "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are "
+            f"valid indices (got {type(item).__name__})"
+        )
     a = item.array
-    if a.dtype.kind not in "biu":
+    if a.dtype.kind not in "biu" or a.dtype.name in ("int8", "int16"):
         raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
     if a.dtype == np.uint8:
+        warnings.warn(
+            "indexing with dtype torch.uint8 is now deprecated, please use a dtype torch.bool "
+            "instead.",
+            stacklevel=5,
+        )
         a = a.astype(np.bool_)
+    if a.ndim == 0 and a.dtype != np.bool_:
+        return int(a)
     if item.device is not x.device:
         if item.device.type != "cpu":
             raise RuntimeError(
@@ -99,72 +153,81 @@ def _index_array(item: Any, x: Tensor) -> Any:
     return a
 
 
-def _check_bounds(items: list[Any], shape: tuple[int, ...]) -> None:
-    """IndexErrors in PyTorch's words, before NumPy sees the key."""
-    taken = sum(
-        i.ndim if getattr(i, "dtype", None) == np.bool_ else 1
-        for i in items
-        if i is not None and i is not Ellipsis and not isinstance(i, bool)
-    )
-    if taken > len(shape):
-        raise IndexError(f"too many indices for tensor of dimension {len(shape)}")
-    dim = 0
-    for i in items:
-        if i is None or isinstance(i, bool):
-            continue
-        if i is Ellipsis:
-            dim += len(shape) - taken
-        elif getattr(i, "dtype", None) == np.bool_:
-            for k, n in enumerate(i.shape):
-                if n != shape[dim + k]:
-                    raise IndexError(
-                        f"The shape of the mask {list(i.shape)} at index {k} does not match the "
-                        f"shape of the indexed tensor {list(shape)} at index {dim + k}"
-                    )
-            dim += i.ndim
-        else:
-            if not isinstance(i, slice) and not isinstance(i, (int, np.integer)) and i.size:
-                n = shape[dim]
-                low, high = int(i.min()), int(i.max())
-                if low < -n or high >= n:
-                    bad = high if high >= n else low
-                    raise IndexError(
-                        f"index {bad} is out of bounds for dimension {dim} with size {n}"
-                    )
-            dim += 1
+def _width(item: Any) -> int:
+    """How many dimensions of the tensor one part of a key names."""
+    if item is None or item is Ellipsis:
+        return 0
+    return item.ndim if getattr(item, "dtype", None) == np.bool_ else 1
 
 
-def _basic_error(key: Any, x: Any) -> IndexError:
-    """PyTorch's words for an integer index out of range."""
-    items = key if isinstance(key, tuple) else (key,)
-    count = sum(1 for i in items if i is not None and i is not Ellipsis)
-    if x.ndim == 0:
+def _check_mask(item: Any, shape: tuple[int, ...], dim: int) -> None:
+    if item.dtype == np.bool_ and item.shape != shape[dim : dim + item.ndim]:
+        k = next(k for k, n in enumerate(item.shape) if n != shape[dim + k])
+        raise IndexError(
+            f"The shape of the mask {list(item.shape)} at index {k} does not match the shape of "
+            f"the indexed tensor {list(shape)} at index {dim + k}"
+        )
+
+
+def _basic_error(key: Key, shape: tuple[int, ...]) -> IndexError:
+    """PyTorch's words for integers and slices that do not fit."""
+    count = sum(1 for i in key if i is not None and i is not Ellipsis)
+    if not shape:
         return IndexError(
             "invalid index of a 0-dim tensor. Use `tensor.item()` in Python to convert a 0-dim "
             "tensor to a number"
         )
-    if count > x.ndim:
-        return IndexError(f"too many indices for tensor of dimension {x.ndim}")
+    if count > len(shape):
+        return IndexError(f"too many indices for tensor of dimension {len(shape)}")
     dim = 0
-    for i in items:
-        if i is None:
-            continue
+    for i in key:
         if i is Ellipsis:
-            dim += x.ndim - count
-            continue
-        if not isinstance(i, slice) and not -x.shape[dim] <= i < x.shape[dim]:
-            return IndexError(
-                f"index {i} is out of bounds for dimension {dim} with size {x.shape[dim]}"
-            )
-        dim += 1
-    return IndexError(f"index {key} does not fit shape {list(x.shape)}")
+            dim += len(shape) - count
+        elif i is not None:
+            if not isinstance(i, slice) and not -shape[dim] <= i < shape[dim]:
+                return IndexError(
+                    f"index {i} is out of bounds for dimension {dim} with size {shape[dim]}"
+                )
+            dim += 1
+    return IndexError(f"index {key} does not fit shape {list(shape)}")
+
+
+def _advanced_error(key: Key, shape: tuple[int, ...]) -> IndexError:
+    """PyTorch's words for index arrays that do not fit."""
+    dim = 0
+    for i in key:
+        if type(i) is not slice and i.dtype != np.bool_ and i.size:
+            n = shape[dim]
+            low, high = int(i.min()), int(i.max())
+            if low < -n or high >= n:
+                return IndexError(
+                    f"index {high if high >= n else low} is out of bounds for dimension {dim} with "
+                    f"size {n}"
+                )
+        dim += _width(i)
+    shapes = ", ".join(str(list(i.shape)) for i in key if type(i) is not slice)
+    return IndexError(
+        f"shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}"
+    )
+
+
+def take_key(a: Any, key: Key) -> Any:
+    """a[key] for a key of full slices and arrays; IndexError in PyTorch's words."""
+    if type(a) is not np.ndarray:  # CuPy wraps what is out of bounds
+        error = _advanced_error(key, a.shape)
+        if "bounds" in str(error):
+            raise error
+    try:
+        return a[key]
+    except IndexError:
+        raise _advanced_error(key, a.shape) from None
 
 
 # --- reading ------------------------------------------------------------------------------
 
 
 @vjp((None, None), name="SliceBackward0")
-def _basic_vjp(g: Any, shape: Any, key: Any) -> Any:
+def _slice_vjp(g: Any, shape: Any, key: Any) -> Any:
     if isinstance(g, Tensor):
         return put(g.new_zeros(shape), key, g, False)  # type: ignore[attr-defined]
     whole = ns(g).zeros(shape, g.dtype)
@@ -174,7 +237,15 @@ def _basic_vjp(g: Any, shape: Any, key: Any) -> Any:
 
 @vjp((None, None), name="SelectBackward0")
 def _select_vjp(g: Any, shape: Any, key: Any) -> Any:
-    return _basic_vjp(g, shape, key)
+    return _slice_vjp(g, shape, key)
+
+
+@vjp((None, None), name="UnsqueezeBackward0")
+def _new_dim_vjp(g: Any, shape: Any, key: Any) -> Any:
+    return _slice_vjp(g, shape, key)
+
+
+_NAMED = {int: _select_vjp, type(None): _new_dim_vjp}  # by the last part of the key
 
 
 @vjp((None, None), name="IndexBackward0")
@@ -187,60 +258,75 @@ def _advanced_vjp(g: Any, shape: Any, key: Any) -> Any:
     return whole
 
 
-def add_at(whole: Any, key: Any, values: Any) -> None:
-    """whole[key] += values where the key may name an element several times."""
-    if _all_bool(key):
-        whole[key] += values
-    elif type(whole) is np.ndarray:
-        np.add.at(whole, key, values)
-    else:
-        import cupyx
-
-        cupyx.scatter_add(whole, key, values)
-
-
-def _all_bool(key: Any) -> bool:
-    """Masks and slices name no element twice."""
-    return all(
-        not hasattr(k, "dtype") or k.dtype == np.bool_
-        for k in (key if isinstance(key, tuple) else (key,))
-    )
-
-
 def getitem(x: Tensor, key: Any) -> Tensor:
     """x[key]: a view for integers, slices, None and `...`; a copy for masks and index tensors."""
-    raw, basic = raw_key(key, x)
-    if basic:
+    a = x.array
+    kind = type(key)
+    if kind is int:
         try:
-            y = x.array[raw if raw is Ellipsis or type(raw) is tuple else (raw, ...)]
+            y = a[key, ...]
         except IndexError:
-            raise _basic_error(raw, x.array) from None
-        if type(y) is not type(x.array):
-            y = x.array[(*raw, ...)]
-        return view(y, x, _select_vjp if type(key) is int else _basic_vjp, (x.array.shape, raw))
-    return result(x.array[raw], x, _advanced_vjp, (x,), (x.array.shape, raw))
+            raise _basic_error((key,), a.shape) from None
+        return view(y, x, _select_vjp, (a.shape, key))
+    if kind is slice:
+        if key.step is not None:
+            _check_step(key)
+        try:
+            y = a[key]
+        except IndexError:
+            raise _basic_error((key,), a.shape) from None
+        return view(y, x, _slice_vjp, (a.shape, key))
+    if kind is tuple and _is_basic(key):
+        return get_view(x, key)
+    basic, arrays = split_key(key, x)
+    if basic is not None:
+        x = get_view(x, basic)
+    return x if arrays is None else getitem_raw(x, arrays)
+
+
+def get_view(x: Tensor, key: Key) -> Tensor:
+    """x[key] for a key of integers, slices, None and `...`."""
+    a = x.array
+    try:
+        y = a[key]
+    except IndexError:
+        places = [i for i, item in enumerate(key) if item is Ellipsis]
+        if len(places) < 2:
+            raise _basic_error(key, a.shape) from None
+        key = tuple(item for i, item in enumerate(key) if i not in places[1:])
+        return get_view(x, key)
+    if type(y) is not type(a):
+        y = a[(*key, ...)]  # NumPy gives a scalar without
+    return view(y, x, _NAMED.get(type(key[-1]), _slice_vjp) if key else _slice_vjp, (a.shape, key))
+
+
+def getitem_raw(x: Tensor, key: Key) -> Tensor:
+    """x[key] for a key of full slices and arrays."""
+    return result(take_key(x.array, key), x, _advanced_vjp, (x,), (x.array.shape, key))
 
 
 # --- writing ------------------------------------------------------------------------------
 
 
-@vjp((None, None, None), name="IndexPutBackward0")
-def _put_vjp(g: Any, key: Any, accumulate: bool, shape: Any) -> Any:
+@vjp((None, None, None), name="IndexPutBackward0", masked=True)
+def _put_vjp(g: Any, key: Any, accumulate: bool, shape: Any, needs: tuple[bool, bool]) -> Any:
     """What was overwritten loses its gradient to the values."""
-    from gpunn.autograd.graph import unbroadcast
-
-    if isinstance(g, Tensor):
-        part = unbroadcast(getitem_raw(g, key), shape)
-        return (g if accumulate else put(g, key, part * 0, False)), part
-    part = unbroadcast(g[key], shape)
+    tensors = isinstance(g, Tensor)
+    part = None
+    if needs[1]:
+        part = unbroadcast(_picked(g, key) if tensors else g[key], shape)
+    if not needs[0]:
+        return None, part
     if not accumulate:
-        g = g.copy()
-        g[key] = 0
+        if tensors:
+            g = put(g, key, wrap(ns(g.array).zeros((), g.array.dtype), g.device), False)
+        else:
+            g = g.copy()
+            g[key] = 0
     return g, part
 
 
-def getitem_raw(x: Tensor, key: Any) -> Tensor:
-    """x[key] for a key that `raw_key` made."""
+def _picked(x: Tensor, key: Any) -> Tensor:
     return result(x.array[key], x, _advanced_vjp, (x,), (x.array.shape, key))
 
 
@@ -254,64 +340,231 @@ def put(x: Tensor, key: Any, values: Tensor, accumulate: bool) -> Tensor:
     return result(y, x, _put_vjp, (x, values), (key, accumulate, values.array.shape))
 
 
+_C_NAMES = {
+    "float32": "float", "float64": "double", "float16": "at::Half", "bfloat16": "at::BFloat16",
+    "int32": "int", "complex64": "c10::complex<float>", "complex128": "c10::complex<double>",
+    "bool": "bool",
+}  # fmt: skip
+
+
+def number(value: Any, dtype: Any) -> Any:
+    """A Python number as a 0-dim NumPy array; PyTorch's error where it does not fit the dtype."""
+    kind = dtype.kind
+    try:
+        if kind in "iu":
+            value = int(value)
+            return np.array(value + (1 << 8 * dtype.itemsize) if kind == "u" and value < 0 else value,
+                            dtype)  # fmt: skip
+        made = np.array(bool(value) if kind == "b" else value, dtype)
+        if kind not in "bc" and abs(value) != np.inf and abs(made) == np.inf:
+            raise OverflowError
+        return made
+    except (OverflowError, TypeError, ValueError):
+        name = _C_NAMES.get(dtype.name, dtype.name + "_t")
+        raise RuntimeError(f"value cannot be converted to type {name} without overflow") from None
+
+
+def _as_source(x: Tensor, value: Any) -> Tensor:
+    """The right side of `x[...] = value`: a Tensor or number, else TypeError."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, NUMBERS):
+        return wrap(x.device.xp.asarray(number(value, x.array.dtype)), x.device)
+    raise TypeError(
+        f"can't assign a {type(value).__name__} to a tensor: only numbers and tensors. Use "
+        "gpunn.tensor(value) for lists and arrays"
+    )
+
+
 def setitem(x: Tensor, key: Any, value: Any) -> None:
     """x[key] = value, in place; value is cast to x's dtype and broadcast."""
-    raw, _ = raw_key(key, x)
-    store(x, raw, value, False)
-
-
-def store(x: Tensor, raw: Any, value: Any, accumulate: bool) -> None:
-    """Writes or adds a value at a raw key, in place and recorded."""
+    items = key if type(key) is tuple else (key,)
+    if not _is_basic(items):
+        items, arrays = split_key(key, x)  # type: ignore[assignment]
+        if arrays is not None:
+            store(x if items is None else get_view(x, items), arrays, value, False)
+            return
+    if mode.grad and (x._requires_grad or needs(value)):
+        part = get_view(x, items)
+        source = _as_source(x, value)
+        if not _same_place(part.array, source):
+            check_inplace(part)
+            copy_into(part, drop_ones(source, part.array.ndim))
+        return
     check_inplace(x)
-    if isinstance(value, Tensor):
-        if value.device is not x.device and value.array.ndim:
-            same_device("index_put_", (x, value))
-        source = cast(value, x.array.dtype)
-        array = source.array
-        if source.device is not x.device:
-            array = x.device.xp.asarray(array)
-    else:
-        source = None
-        array = x.device.xp.asarray(value, dtype=x.array.dtype)
-    record = needs(x) or needs(source)
     a = x.array
+    kind = type(value)
+    plain = (kind is float or kind is int) and (a.dtype is F32 or a.dtype is F64)
+    if plain and -3e38 < value < 3e38 and 0 not in a.strides:
+        try:
+            a[items] = value
+        except IndexError:
+            raise _basic_error(items, a.shape) from None
+    else:
+        part = get_view(x, items)
+        source = _as_source(x, value)
+        if not _same_place(part.array, source):
+            fill(part.array, drop_ones(source, part.array.ndim))
+    touch(x)
+
+
+def _same_place(part: Any, source: Tensor) -> bool:
+    """Whether source is that very part of memory: `x[0] += y` ends with writing x[0] to itself."""
+    a = source.array
+    return (
+        source._base is not None and a.shape == part.shape and a.strides == part.strides
+        and a.dtype is part.dtype and address(a) == address(part)
+    )  # fmt: skip
+
+
+def drop_ones(source: Tensor, ndim: int) -> Tensor:
+    """source without leading dimensions of length 1 beyond `ndim`."""
+    shape = source.array.shape
+    more = len(shape) - ndim
+    if more > 0 and all(n == 1 for n in shape[:more]):
+        return reshape(source, shape[more:])
+    return source
+
+
+def fill(part: Any, source: Tensor) -> None:
+    """part[...] = source on a raw array, cast and broadcast; PyTorch's errors."""
+    refuse_overlap(part)
+    array = source.array
+    if array.dtype.kind == "c" and part.dtype.kind != "c":
+        array = array.real
+    try:
+        part[...] = array
+    except ValueError:
+        raise expand_error(part.shape, array.shape) from None
+
+
+def refuse_overlap(a: Any) -> None:
+    """RuntimeError for memory in which an expanded dimension repeats elements."""
+    if 0 in a.strides and any(s == 0 and n > 1 for s, n in zip(a.strides, a.shape, strict=True)):
+        raise RuntimeError(OVERLAP)
+
+
+@vjp(name="CopyBackwards")
+def _copy_vjp(g: Any) -> Any:
+    return ns(g).zeros_like(g), g
+
+
+@method
+def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Writes src, cast and broadcast, into this tensor, in place.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.Tensor.copy_.html
+
+    >>> gpunn.zeros(2).copy_(gpunn.tensor([1, 2]))
+    tensor([1., 2.])
+    """
+    if not isinstance(src, Tensor):
+        raise TypeError(
+            f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}"
+        )
+    check_inplace(self)
+    if src is not self:
+        copy_into(self, src)
+    return self
+
+
+def copy_into(target: Tensor, src: Tensor) -> None:
+    """Writes src into target, recorded."""
+    if src.device is not target.device:
+        src = to_device(src, target.device)
+    if not (mode.grad and (target._requires_grad or src._requires_grad)):
+        fill(target.array, src)
+        touch(target)
+        return
+    source = cast(src, target.array.dtype)
+    if source.array.shape != target.array.shape:
+        source = expand(source, target.array.shape)
+    fill(target.array, source)
+    if target._base is None:  # requires a gradient still, even of a constant
+        source = result(source.array, target, _copy_vjp, (target, source))
+    adopt(target, source)
+
+
+def store(x: Tensor, key: Key, value: Any, accumulate: bool) -> None:
+    """x[key] = value, or +=, for a key of full slices and arrays, in place and recorded."""
+    source = _matching(x, key, value)
+    check_inplace(x)
+    write_at(x, key, drop_ones(source, _picked_ndim(key, x.array.ndim)), accumulate)
+
+
+def write_at(x: Tensor, key: Key, source: Tensor, accumulate: bool) -> None:
+    """Writes or adds source, of x's dtype and device, at a key, in place and recorded."""
+    a = x.array
+    refuse_overlap(a)
     try:
         if accumulate:
-            add_at(a, raw, array)
+            add_at(a, key, source.array)
         else:
-            a[raw] = array
-    except ValueError:
-        shape = tuple(a[raw].shape)
-        squeezed = tuple(array.shape)
-        while len(squeezed) > len(shape) and squeezed[0] == 1:
-            squeezed = squeezed[1:]
-        if squeezed != array.shape:
-            a[raw] = array.reshape(squeezed)
-        else:
-            raise RuntimeError(
-                f"shape mismatch: value tensor of shape {list(array.shape)} cannot be broadcast to "
-                f"indexing result of shape {list(shape)}"
-            ) from None
+            a[key] = source.array
     except IndexError:
-        raise _basic_error(raw, a) from None
-    if not record:
-        adopt(x, wrap(a, x.device))
+        raise _advanced_error(key, a.shape) from None
+    except ValueError:
+        raise RuntimeError(
+            f"shape mismatch: value tensor of shape {list(source.array.shape)} cannot be broadcast "
+            f"to indexing result of shape {list(take_key(a, key).shape)}"
+        ) from None
+    if not (mode.grad and (x._requires_grad or source._requires_grad)):
+        touch(x)
         return
-    values = source if source is not None else wrap(array, x.device)
-    history = wrap(a, x.device)
-    history.node, history._requires_grad = x.node, x._requires_grad
-    made = result(a, x, _put_vjp, (history, values), (raw, accumulate, array.shape))
-    adopt(x, made)
+    before = wrap(a, x.device)
+    before.node, before._requires_grad = x.node, x._requires_grad
+    saved = (key, accumulate, source.array.shape)
+    adopt(x, result(a, x, _put_vjp, (before, source), saved))
 
 
-Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
-Tensor.__setitem__ = setitem  # type: ignore[attr-defined]
+def put_raw(x: Tensor, key: Key, values: Tensor, accumulate: bool, in_place: bool) -> Tensor:
+    """values written, or added, at a key: in x itself, or in a copy of it."""
+    if x.array.ndim == 0:
+        made = put_raw(reshape(x, 1), key, values, accumulate, in_place)
+        return x if in_place else reshape(made, ())
+    if not in_place:
+        return put(x, key, values, accumulate)
+    check_inplace(x)
+    write_at(x, key, values, accumulate)
+    return x
+
+
+def _matching(x: Tensor, key: Key, value: Any) -> Tensor:
+    """The right side of an indexed write: of x's dtype, on its device."""
+    source = _as_source(x, value)
+    one = source.array.size == 1
+    if source.array.dtype != x.array.dtype:
+        if not one or len(key) != 1 or key[0].dtype != np.bool_:
+            raise RuntimeError(
+                "Index put requires the source and destination dtypes match, got "
+                f"{x.dtype} for the destination and {source.dtype} for the source."
+            )
+        source = cast(source, x.array.dtype)
+    if source.device is not x.device:
+        if source.array.ndim or source.device.type != "cpu":
+            same_device("index_put_", (x, source))
+        source = to_device(source, x.device)
+    return source
+
+
+def _picked_ndim(key: Key, ndim: int) -> int:
+    """The number of dimensions of x[key]."""
+    arrays = [k for k in key if type(k) is not slice]
+    joint = max(1 if k.dtype == np.bool_ else k.ndim for k in arrays)
+    return ndim - sum(map(_width, arrays)) + joint
+
+
+def _no_deletion(self: Tensor, key: Any) -> None:
+    raise TypeError("Tensor does not support deleting items")
 
 
 def _iterate(x: Tensor) -> Any:
     if x.array.ndim == 0:
         raise TypeError("iteration over a 0-d tensor")
-    return (getitem(x, i) for i in range(len(x.array)))
+    return iter(x.unbind())  # type: ignore[attr-defined]
 
 
+Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
+Tensor.__setitem__ = setitem  # type: ignore[attr-defined]
+Tensor.__delitem__ = _no_deletion  # type: ignore[attr-defined]
 Tensor.__iter__ = _iterate  # type: ignore[attr-defined]

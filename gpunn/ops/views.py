@@ -1,19 +1,21 @@
-"""Views: operations that return the same memory under another shape, and writing through them.
+"""Views: operations that return the same memory under another shape.
 
-A view remembers the base that owns its memory. When base or view is changed in place while
-gradients are recorded, the base gets a node for the write (`_view_write_vjp`), and every live
-view gets a new node that reads it from the base again, by its place in the base's memory.
+How in-place changes reach views, and views of views, is in `strided.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from gpunn.autograd.graph import Node, result, vertex, view, vjp
-from gpunn.autograd.graph import namespace as ns
-from gpunn.tensor import Tensor, address, method, normal_dim, root, wrap
+from gpunn import dtypes
+from gpunn.autograd.graph import broadcast_vjp, namespace, result, view, vjp
+from gpunn.ops.strided import become
+from gpunn.tensor import Tensor, dim_error, method, normal_dim, wrap
+
+ndarray = np.ndarray
 
 # --- shapes -------------------------------------------------------------------------------
 
@@ -25,7 +27,7 @@ def int_list(sizes: tuple[Any, ...]) -> tuple[int, ...]:
         if isinstance(only, Tensor) and only.ndim == 0:
             return (int(only.array),)
         sizes = tuple(only)
-    return tuple(int(n) for n in sizes)
+    return tuple(map(int, sizes))
 
 
 def infer(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
@@ -44,16 +46,30 @@ def infer(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
         if known != count:
             raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}")
         return shape
-    if known == 0:
-        if count == 0:
-            raise RuntimeError(
-                f"cannot reshape tensor of 0 elements into shape {list(shape)} because the "
-                "unspecified dimension size -1 can be any value and is ambiguous"
-            )
-        raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}")
-    if count % known:
+    if known == 0 and count == 0:
+        raise RuntimeError(
+            f"cannot reshape tensor of 0 elements into shape {list(shape)} because the "
+            "unspecified dimension size -1 can be any value and is ambiguous"
+        )
+    if known == 0 or count % known:
         raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {count}")
     return (*shape[:free], count // known, *shape[free + 1 :])
+
+
+def _reshaped(x: Any, shape: tuple[Any, ...]) -> Any:
+    """The array in a shape given as one sequence or as arguments."""
+    if len(shape) == 1 and type(shape[0]) is not int:
+        shape = int_list(shape)
+    try:
+        y = x.reshape(shape)
+    except (ValueError, TypeError):
+        return x.reshape(infer(int_list(shape), x.size))
+    if y.shape != shape and min(shape) < -1:  # NumPy infers any negative size
+        infer(shape, x.size)
+    return y
+
+
+# --- reshape and view ---------------------------------------------------------------------
 
 
 @vjp((None,), name="ViewBackward0")
@@ -61,7 +77,7 @@ def _reshape_vjp(g: Any, shape: tuple[int, ...]) -> Any:
     return g.reshape(shape)
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *size: Any, shape: Any = None) -> Tensor:
     """The same elements in another shape; a view where the memory allows it, else a copy.
 
     One size may be -1. RuntimeError where the sizes do not fit.
@@ -72,14 +88,11 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
             [2, 3]])
     """
     x = input.array
-    y = x.reshape(infer(int_list(shape), x.size))
-    if y is x or (x.size and root(y) is not root(x)):
-        return result(y, input, _reshape_vjp, (input,), (x.shape,)) if y is not x else _same(input)
-    return view(y, input, _reshape_vjp, (x.shape,))
-
-
-def _same(x: Tensor) -> Tensor:
-    return view(x.array[...], x, _reshape_vjp, (x.array.shape,))
+    y = _reshaped(x, size if shape is None else (shape,))
+    base = y.base
+    if base is x or (base is not None and base is x.base):
+        return view(y, input, _reshape_vjp, (x.shape,))
+    return result(y, input, _reshape_vjp, (input,), (x.shape,))
 
 
 Tensor.reshape = reshape  # type: ignore[attr-defined]
@@ -87,39 +100,34 @@ Tensor.reshape = reshape  # type: ignore[attr-defined]
 
 @method
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
-    """`reshape` to the shape of `other`."""
+    """`reshape` to the shape of `other`.
+
+    >>> gpunn.arange(2).reshape_as(gpunn.zeros(2, 1)).shape
+    torch.Size([2, 1])
+    """
     return reshape(input, other.array.shape)
 
 
-def view_(input: Tensor, *shape: Any) -> Tensor:
+def view_(input: Tensor, *size: Any, dtype: Any = None) -> Tensor:
     """The same memory in another shape, or, given a dtype, read as another dtype.
 
     RuntimeError where the memory does not allow the shape: use `reshape` there.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.Tensor.view.html
+
+    >>> gpunn.arange(4).view(2, -1).shape
+    torch.Size([2, 2])
     """
-    from gpunn import dtypes
-
-    if len(shape) == 1 and type(shape[0]) is dtypes.dtype:
-        return view_dtype(input, shape[0])
+    if dtype is not None or (len(size) == 1 and type(size[0]) is dtypes.dtype):
+        return view_dtype(input, size[0] if dtype is None else dtype)
     x = input.array
-    wanted = infer(int_list(shape), x.size)
-    if x.flags.c_contiguous:
-        y = x.reshape(wanted)
-    else:
-        y = x.view()
-        try:
-            y = x.reshape(wanted, copy=False) if type(x) is np.ndarray else _set_shape(y, wanted)
-        except (ValueError, AttributeError):
-            raise RuntimeError(
-                "view size is not compatible with input tensor's size and stride (at least one "
-                "dimension spans across two contiguous subspaces). Use .reshape(...) instead."
-            ) from None
-    return view(y[...] if y is x else y, input, _reshape_vjp, (x.shape,))
-
-
-def _set_shape(array: Any, shape: tuple[int, ...]) -> Any:
-    array.shape = shape
-    return array
+    y = _reshaped(x, size)
+    base = y.base
+    if base is x or (base is not None and base is x.base):
+        return view(y, input, _reshape_vjp, (x.shape,))
+    raise RuntimeError(
+        "view size is not compatible with input tensor's size and stride (at least one dimension "
+        "spans across two contiguous subspaces). Use .reshape(...) instead."
+    )
 
 
 view_.__name__ = "view"
@@ -139,17 +147,30 @@ def view_dtype(input: Tensor, dtype: Any) -> Tensor:
 
 @method
 def view_as(input: Tensor, other: Tensor) -> Tensor:
-    """`view` in the shape of `other`."""
+    """`view` in the shape of `other`.
+
+    >>> gpunn.arange(2).view_as(gpunn.zeros(2, 1)).shape
+    torch.Size([2, 1])
+    """
     return view_(input, other.array.shape)
 
 
+def alias(x: Tensor) -> Tensor:
+    """A view of all of x."""
+    return view(x.array[...], x, _reshape_vjp, (x.array.shape,))
+
+
+# --- the order of dimensions --------------------------------------------------------------
+
+
 @vjp((None,))
-def _permute_vjp(g: Any, back: tuple[int, ...]) -> Any:
-    return g.transpose(back) if not isinstance(g, Tensor) else permute(g, back)
+def _permute_vjp(g: Any, order: tuple[int, ...]) -> Any:
+    back = sorted(range(g.ndim), key=[d % g.ndim for d in order].__getitem__)
+    return permute(g, back) if isinstance(g, Tensor) else g.transpose(back)
 
 
 @method
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
     """A view with the dimensions in another order.
 
     Shapes: dims names each dimension once; RuntimeError otherwise.
@@ -158,19 +179,29 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
     >>> gpunn.zeros(2, 3, 4).permute(2, 0, 1).shape
     torch.Size([4, 2, 3])
     """
-    order = int_list(dims)
-    n = input.array.ndim
+    if dims is not None:
+        order = (dims,)
+    if len(order) == 1 and type(order[0]) is not int:
+        order = int_list(order)
+    try:
+        y = input.array.transpose(order)
+    except (ValueError, TypeError):
+        y = input.array.transpose(_checked_order(order, input.array.ndim))
+    return view(y, input, _permute_vjp, (order,))
+
+
+def _checked_order(order: tuple[Any, ...], n: int) -> tuple[int, ...]:
+    """PyTorch's error for an order that is no permutation of n dimensions."""
     if len(order) != n:
         raise RuntimeError(
             f"permute: number of dimensions in the tensor input does not match the "
             f"length of the desired ordering of dimensions i.e. input.dim() = {n} is not equal to "
             f"len(dims) = {len(order)}"
         )
-    order = tuple(normal_dim(d, n) for d in order)
+    order = tuple(normal_dim(int(d), n) for d in order)
     if len(set(order)) != n:
         raise RuntimeError("permute(): duplicate dims are not allowed.")
-    back = tuple(int(i) for i in np.argsort(order))
-    return view(input.array.transpose(order), input, _permute_vjp, (back,))
+    return order
 
 
 @vjp((None, None))
@@ -187,15 +218,26 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     >>> gpunn.zeros(2, 3).transpose(0, 1).shape
     torch.Size([3, 2])
     """
-    n = input.array.ndim
-    a, b = normal_dim(dim0, n), normal_dim(dim1, n)
-    if n == 0:
-        return _same(input)
-    return view(input.array.swapaxes(a, b), input, _transpose_vjp, (a, b))
+    try:
+        y = input.array.swapaxes(dim0, dim1)
+    except ValueError:
+        for dim in (dim0, dim1):
+            normal_dim(dim, input.array.ndim)
+        return alias(input)  # 0-dim
+    return view(y, input, _transpose_vjp, (dim0, dim1))
 
 
-swapaxes = swapdims = transpose
-Tensor.swapaxes = Tensor.swapdims = transpose  # type: ignore[attr-defined]
+def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
+    """`transpose` under NumPy's name.
+
+    >>> gpunn.swapaxes(gpunn.zeros(2, 3), 0, 1).shape
+    torch.Size([3, 2])
+    """
+    return transpose(input, axis0, axis1)
+
+
+swapdims = transpose
+Tensor.swapaxes, Tensor.swapdims = swapaxes, swapdims  # type: ignore[attr-defined]
 
 
 @method
@@ -207,36 +249,67 @@ def t(input: Tensor) -> Tensor:
     >>> gpunn.zeros(2, 3).t().shape
     torch.Size([3, 2])
     """
-    if input.array.ndim > 2:
-        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is "
-                           f"{input.array.ndim}D")  # fmt: skip
-    return transpose(input, 0, 1) if input.array.ndim == 2 else _same(input)
+    x = input.array
+    if x.ndim == 2:
+        return view(x.T, input, _transpose_vjp, (0, 1))
+    if x.ndim > 2:
+        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {x.ndim}D")
+    return alias(input)
 
 
-def _matrix_transpose(x: Tensor) -> Tensor:
+def _reversed(x: Tensor) -> Tensor:
+    return view(x.array.T, x, _permute_vjp, (tuple(range(x.array.ndim))[::-1],))
+
+
+def _matrix_transpose(x: Tensor, name: str = "mT") -> Tensor:
     if x.array.ndim < 2:
         raise RuntimeError(
-            "tensor.mT is only supported on matrices or batches of matrices. Got "
+            f"tensor.{name} is only supported on matrices or batches of matrices. Got "
             f"{x.array.ndim}-D tensor."
         )
     return transpose(x, -2, -1)
 
 
-Tensor.T = property(  # type: ignore[attr-defined]
-    lambda x: permute(x, tuple(range(x.array.ndim))[::-1]), doc="All dimensions reversed."
-)
-Tensor.mT = property(_matrix_transpose, doc="The last two dimensions exchanged.")  # type: ignore[attr-defined]
+def _conjugated(x: Tensor) -> Tensor:
+    return x.conj() if x.array.dtype.kind == "c" else x  # type: ignore[attr-defined]
 
 
-@vjp((None,), name="ExpandBackward0")
-def _expand_vjp(g: Any, shape: tuple[int, ...]) -> Any:
-    from gpunn.autograd.graph import unbroadcast
+def _hermitian(x: Tensor) -> Tensor:
+    n = x.array.ndim
+    if n not in (0, 2):
+        raise RuntimeError(
+            f"tensor.H is only supported on matrices (2-D tensors). Got {n}-D tensor."
+            + (" For batches of matrices, consider using tensor.mH" if n > 2 else "")
+        )
+    return _conjugated(t(x))
 
-    return unbroadcast(g, shape)
+
+def adjoint(input: Tensor) -> Tensor:
+    """Matrices, or batches of them, transposed and conjugated.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.adjoint.html
+
+    >>> gpunn.adjoint(gpunn.zeros(2, 3, 4)).shape
+    torch.Size([2, 4, 3])
+    """
+    return _conjugated(_matrix_transpose(input, "adjoint()"))
+
+
+method(adjoint)
+for _name, _get, _doc in (
+    ("T", _reversed, "All dimensions reversed."),
+    ("mT", _matrix_transpose, "The last two dimensions exchanged."),
+    ("H", _hermitian, "A matrix transposed and conjugated."),
+    ("mH", lambda x: _conjugated(_matrix_transpose(x, "mH")), "Like H, for batches."),
+):
+    setattr(Tensor, _name, property(_get, doc=_doc))
+
+
+# --- dimensions of length 1, and repeated ones --------------------------------------------
 
 
 @method
-def expand(input: Tensor, *sizes: Any, implicit: bool = False) -> Tensor:
+def expand(input: Tensor, *sizes: Any, size: Any = None, implicit: bool = False) -> Tensor:
     """A view in which dimensions of length 1, and new ones in front, are repeated; -1 keeps one.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.Tensor.expand.html
@@ -246,47 +319,83 @@ def expand(input: Tensor, *sizes: Any, implicit: bool = False) -> Tensor:
             [2, 2, 2]])
     """
     x = input.array
-    wanted = list(int_list(sizes))
-    missing = len(wanted) - x.ndim
+    wanted = int_list(sizes if size is None else (size,))
+    new = len(wanted) - x.ndim
+    if new < 0:
+        raise expand_error(wanted, x.shape)
+    shape, strides = list(wanted[:new]), [0] * new
+    for n, have, step in zip(wanted[new:], x.shape, x.strides, strict=True):
+        shape.append(have if n == -1 else n)
+        strides.append(0 if have == 1 and n not in (1, -1) else step)
+    if any(n < 0 for n in shape) or any(
+        have not in (1, n) for have, n in zip(x.shape, shape[new:], strict=True)
+    ):
+        raise expand_error(wanted, x.shape)
+    return view(_repeated(x, tuple(shape), strides), input, broadcast_vjp, (x.shape,))
+
+
+def _repeated(x: Any, shape: tuple[int, ...], strides: list[int]) -> Any:
+    """x with some strides 0, writeable: what np.broadcast_to gives is not."""
+    flags = x.flags
+    if type(x) is not ndarray:
+        return namespace(x).broadcast_to(x, shape)
+    if x.size and (flags.c_contiguous or flags.f_contiguous):
+        return ndarray(shape, x.dtype, x, 0, strides)
+    return np.lib.stride_tricks.as_strided(x, shape, strides)
+
+
+def expand_error(wanted: tuple[int, ...], have: tuple[int, ...]) -> RuntimeError:
+    """PyTorch's error for a shape that cannot be expanded to another."""
+    missing = len(wanted) - len(have)
     if missing < 0:
-        raise RuntimeError(
-            f"expand({input.array.dtype}{list(x.shape)}, size={wanted}): the number of sizes "
+        return RuntimeError(
+            f"expand(tensor of shape {list(have)}, size={list(wanted)}): the number of sizes "
             f"provided ({len(wanted)}) must be greater or equal to the number of dimensions in "
-            f"the tensor ({x.ndim})"
+            f"the tensor ({len(have)})"
         )
     for i, n in enumerate(wanted):
-        have = x.shape[i - missing] if i >= missing else None
-        if n == -1:
-            if have is None:
-                raise RuntimeError(
-                    f"The expanded size of the tensor (-1) isn't allowed in a leading, "
-                    f"non-existing dimension {i}"
-                )
-            wanted[i] = have
-        elif have is not None and have not in (1, n):
-            raise RuntimeError(
-                f"The expanded size of the tensor ({n}) must match the existing size ({have}) at "
-                f"non-singleton dimension {i}.  Target sizes: {list(int_list(sizes))}.  Tensor "
-                f"sizes: {list(x.shape)}"
+        old = have[i - missing] if i >= missing else None
+        if n == -1 and old is None:
+            return RuntimeError(
+                f"The expanded size of the tensor (-1) isn't allowed in a leading, non-existing "
+                f"dimension {i}"
             )
-    y = input.device.xp.broadcast_to(x, tuple(wanted))
-    if y.size == x.size:  # nothing is repeated: NumPy's broadcast views are read-only
-        y = x.reshape(wanted)
-    return view(y, input, _expand_vjp, (x.shape,))
+        if n < -1 or (old is not None and old != 1 and n not in (-1, old)):
+            return RuntimeError(
+                f"The expanded size of the tensor ({n}) must match the existing size ({old}) at "
+                f"non-singleton dimension {i}.  Target sizes: {list(wanted)}.  Tensor sizes: "
+                f"{list(have)}"
+            )
+    return RuntimeError(f"expand: sizes {list(wanted)} do not fit {list(have)}")
 
 
 @method
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
-    """`expand` to the shape of `other`."""
+    """`expand` to the shape of `other`.
+
+    >>> gpunn.ones(1).expand_as(gpunn.zeros(3))
+    tensor([1., 1., 1.])
+    """
     return expand(input, other.array.shape)
 
 
 def broadcast_to(input: Tensor, size: Any) -> Tensor:
-    """`expand` under NumPy's name."""
+    """`expand` under NumPy's name.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.broadcast_to.html
+
+    >>> gpunn.broadcast_to(gpunn.ones(1), (3,))
+    tensor([1., 1., 1.])
+    """
     return expand(input, size)
 
 
 Tensor.broadcast_to = broadcast_to  # type: ignore[attr-defined]
+
+
+@vjp((None,))
+def _squeeze_vjp(g: Any, shape: tuple[int, ...]) -> Any:
+    return g.reshape(shape)
 
 
 @method
@@ -300,25 +409,24 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """
     x = input.array
     if dim is None:
-        keep = tuple(n for n in x.shape if n != 1)
+        y = x.squeeze()
+    elif type(dim) is int and -x.ndim <= dim < x.ndim:
+        y = x.squeeze(dim) if x.shape[dim] == 1 else x
     else:
-        dims = (dim,) if isinstance(dim, int) else tuple(dim)
-        gone = {normal_dim(d, x.ndim) for d in dims}
-        keep = tuple(n for i, n in enumerate(x.shape) if i not in gone or n != 1)
-    drop = tuple(i for i, n in enumerate(x.shape) if n == 1 and (dim is None or i in gone))
-    y = x.squeeze(drop) if drop else x[...]
-    assert y.shape == keep
-    return view(y, input, _squeeze_vjp, (x.shape,))
-
-
-@vjp((None,))
-def _squeeze_vjp(g: Any, shape: tuple[int, ...]) -> Any:
-    return g.reshape(shape)
+        dims = [normal_dim(int(d), x.ndim) for d in (dim if hasattr(dim, "__len__") else (dim,))]
+        twice = next((d for d in dims if dims.count(d) > 1), None)
+        if twice is not None:
+            raise RuntimeError(f"dim {twice} appears multiple times in the list of dims")
+        y = x.squeeze(tuple(d for d in dims if x.ndim and x.shape[d] == 1))
+    return view(x[...] if y is x else y, input, _squeeze_vjp, (x.shape,))
 
 
 @vjp((None,))
 def _unsqueeze_vjp(g: Any, shape: tuple[int, ...]) -> Any:
     return g.reshape(shape)
+
+
+_NEW_AT = [(*[slice(None)] * d, None) for d in range(8)]  # the key of a new dimension
 
 
 @method
@@ -331,119 +439,33 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     torch.Size([2, 1, 3])
     """
     x = input.array
-    d = normal_dim(dim, x.ndim + 1)
-    y = x[(slice(None),) * d + (None,)]
+    d = dim if dim >= 0 else dim + x.ndim + 1
+    if not 0 <= d <= x.ndim:
+        raise dim_error(dim, x.ndim + 1)
+    y = x[_NEW_AT[d] if d < 8 else (*[slice(None)] * d, None)]
     return view(y, input, _unsqueeze_vjp, (x.shape,))
 
 
-# --- writing through views ----------------------------------------------------------------
+# --- in place -----------------------------------------------------------------------------
 
 
-Place = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides and offset in elements
+def _in_place(op: Callable[..., Tensor], name: str) -> None:
+    """Sets the method that turns a tensor into a view of itself."""
+
+    def op_(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return become(self, op(self, *args, **kwargs))
+
+    op_.__name__ = op_.__qualname__ = name + "_"
+    op_.__doc__ = f"In-place version of `{name}`: changes this tensor's shape and returns it."
+    setattr(Tensor, name + "_", op_)
 
 
-def place_of(part: Any, base: Any) -> Place:
-    """Where a view lies in the memory of its base."""
-    size = base.itemsize
-    if part.itemsize != size:
-        raise RuntimeError(
-            "in-place changes of a view of another dtype cannot be recorded for gradients; "
-            "change the base, or work under gpunn.no_grad()"
-        )
-    steps = tuple(s // size for s in part.strides)
-    return part.shape, steps, (address(part) - address(base)) // size
-
-
-def _at(memory: Any, place: Place) -> Any:
-    """The part of a contiguous array at a place, as a view."""
-    shape, steps, offset = place
-    size = memory.itemsize
-    flat = memory.reshape(-1)[offset:]
-    return ns(memory).lib.stride_tricks.as_strided(flat, shape, tuple(s * size for s in steps))
-
-
-def _contiguous_base(base: Tensor) -> None:
-    if not base.array.flags.c_contiguous:
-        raise RuntimeError(
-            "an in-place change through a view of a tensor that is not contiguous cannot be "
-            "recorded for gradients; call .contiguous() on the base first"
-        )
-
-
-@vjp((None, None), name="CopySlices")
-def _view_write_vjp(g: Any, place: Place, _: None) -> Any:
-    """g splits: the base keeps what was not overwritten, the written value gets the rest."""
-    if isinstance(g, Tensor):
-        part = strided(g, place)
-        return strided_write(g, part * 0, place), part
-    rest = ns(g).ascontiguousarray(g).copy()
-    part = _at(rest, place)
-    value = part.copy()
-    part[...] = 0
-    return rest, value
-
-
-@vjp((None, None), name="AsStridedBackward0")
-def _strided_vjp(g: Any, place: Place, shape: tuple[int, ...]) -> Any:
-    """The gradient of reading a place: g there, zero elsewhere; sums where elements repeat."""
-    if isinstance(g, Tensor):
-        return strided_write(g.new_zeros(shape), g, place)  # type: ignore[attr-defined]
-    xp = ns(g)
-    whole = xp.zeros(shape, g.dtype)
-    _, steps, offset = place
-    where = np.zeros(g.shape, np.int64) + offset
-    for axis, step in enumerate(steps):
-        along = np.arange(g.shape[axis], dtype=np.int64) * step
-        where += along.reshape((-1,) + (1,) * (g.ndim - 1 - axis))
-    if xp is np:
-        np.add.at(whole.reshape(-1), where, g)
-    else:
-        import cupyx
-
-        cupyx.scatter_add(whole.reshape(-1), xp.asarray(where), g)
-    return whole
-
-
-def strided(base: Tensor, place: Place) -> Tensor:
-    """A view of base at a place."""
-    array = _at(base.array, place) if base.array.flags.c_contiguous else _at(
-        base.device.xp.ascontiguousarray(base.array), place
-    )  # fmt: skip
-    return view(array, base, _strided_vjp, (place, base.array.shape))
-
-
-def strided_write(base: Tensor, value: Tensor, place: Place) -> Tensor:
-    """A copy of base with `value` written at a place."""
-    array = base.device.xp.ascontiguousarray(base.array).copy()
-    _at(array, place)[...] = value.array
-    return result(array, base, _view_write_vjp, (base, value), (place, None))
-
-
-def view_write(base: Tensor, target: Tensor, value: Tensor) -> None:
-    """Records that `value` was written into base through its view `target`."""
-    _contiguous_base(base)
-    saved = (place_of(target.array, base.array), None)
-    parents = (vertex(base), vertex(value))
-    base.node = Node(_view_write_vjp, parents, saved, base.device)
-    base._requires_grad = True
-
-
-def rejoin_views(base: Tensor) -> None:
-    """Gives every live view of a base that was changed in place a node that reads it again."""
-    for ref in base._extra.views:  # type: ignore[union-attr]
-        out = ref()
-        if out is None or out._base is not base:
-            continue
-        if base._requires_grad:
-            _contiguous_base(base)
-            saved = (place_of(out.array, base.array), base.array.shape)
-            out.node = Node(_strided_vjp, (vertex(base),), saved, base.device)
-        else:
-            out.node = None
-        out._requires_grad = base._requires_grad
+for _op in (squeeze, swapaxes, t, transpose, unsqueeze):
+    _in_place(_op, _op.__name__)
+_in_place(swapdims, "swapdims")
 
 
 __all__ = [
-    "broadcast_to", "expand", "expand_as", "permute", "reshape", "squeeze", "swapaxes",
+    "adjoint", "broadcast_to", "expand", "expand_as", "permute", "reshape", "squeeze", "swapaxes",
     "swapdims", "t", "transpose", "unsqueeze",
 ]  # fmt: skip

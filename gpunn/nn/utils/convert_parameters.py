@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gpunn.ops.shape import cat
+from gpunn.ops.join import cat
 from gpunn.tensor import Tensor
 
 __all__ = ["parameters_to_vector", "vector_to_parameters"]

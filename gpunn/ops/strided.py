@@ -1,0 +1,328 @@
+"""Memory read and written by shape, strides and offset, and writing through views.
+
+A view remembers the base that owns its memory. When base or view is changed in place while
+gradients are recorded, the base gets a node for the write (`_write_vjp`), and every live view gets
+a new node that reads it from the base again, by its place in the base's memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpunn.autograd.graph import Node, check_inplace, result, vertex, view, vjp
+from gpunn.autograd.graph import namespace as ns
+from gpunn.tensor import Tensor, address, method, root, wrap
+
+# --- places -------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where a view lies in memory, counted in elements from the first element of its base."""
+
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+    offset: int
+    halves: bool = False  # the base is complex, the view real: it counts real numbers
+
+    def reach(self) -> tuple[int, int]:
+        """The lowest position in elements of the base, and the one after the highest."""
+        if 0 in self.shape:
+            return 0, 0
+        ends = [(n - 1) * s for n, s in zip(self.shape, self.steps, strict=True)]
+        low = self.offset + sum(e for e in ends if e < 0)
+        high = self.offset + sum(e for e in ends if e > 0)
+        return (low // 2, high // 2 + 1) if self.halves else (low, high + 1)
+
+    def overlaps(self) -> bool:
+        """Whether two indices may name the same element."""
+        if 0 in self.shape:
+            return False
+        reach = 0
+        for step, n in sorted(zip(map(abs, self.steps), self.shape, strict=True)):
+            if n > 1:
+                if step <= reach:
+                    return True
+                reach += step * (n - 1)
+        return False
+
+
+def place_of(part: Any, base: Any) -> Place:
+    """Where an array lies in the memory of another one."""
+    size = part.itemsize
+    halves = base.dtype.kind == "c" and part.dtype.kind == "f" and base.itemsize == 2 * size
+    if part.dtype != base.dtype and not halves:
+        raise RuntimeError(
+            f"in-place changes of a {part.dtype} view of {base.dtype} memory cannot be recorded "
+            "for gradients; change the base, or work under gpunn.no_grad()"
+        )
+    offset = 0 if part is base else (address(part) - address(base)) // size
+    return Place(part.shape, tuple(s // size for s in part.strides), offset, halves)
+
+
+def at(flat: Any, place: Place, low: int = 0) -> Any:
+    """A place in contiguous memory whose first element is at position `low`, as a view."""
+    xp = ns(flat)
+    if place.halves:
+        flat, low = flat.view(flat.real.dtype), 2 * low
+    if 0 in place.shape:
+        return xp.empty(place.shape, flat.dtype)
+    size = flat.itemsize
+    strides, offset = tuple(s * size for s in place.steps), place.offset - low
+    if xp is np:
+        return np.ndarray(place.shape, flat.dtype, flat, offset * size, strides)
+    return xp.lib.stride_tricks.as_strided(flat[offset:], place.shape, strides)
+
+
+def positions(place: Place, low: int = 0) -> np.ndarray:
+    """The position of each element of a place."""
+    found = np.full(place.shape, place.offset - low, np.int64)
+    for axis, (n, step) in enumerate(zip(place.shape, place.steps, strict=True)):
+        along = np.arange(n, dtype=np.int64) * step
+        found += along.reshape((-1,) + (1,) * (len(place.shape) - 1 - axis))
+    return found
+
+
+def _range(*places: Place) -> tuple[int, int]:
+    """The position of the first element that the places reach, and the count to the last."""
+    ends = [p.reach() for p in places]
+    low = min(a for a, _ in ends)
+    return low, max(b for _, b in ends) - low
+
+
+def _add(flat: Any, values: Any, place: Place, low: int) -> None:
+    """Adds values at a place where elements may overlap."""
+    from gpunn.ops.index import add_at
+
+    if place.halves:
+        flat, low = flat.view(flat.real.dtype), 2 * low
+    xp = ns(flat)
+    where = positions(place, low).reshape(-1)
+    add_at(flat, (where if xp is np else xp.asarray(where),), values.reshape(-1))
+
+
+def _share(g: Any, origin: Place, low: int, count: int) -> Any:
+    """g divided among the elements of origin that lie in one place in memory."""
+    counts = np.bincount(positions(origin, low).reshape(-1), minlength=count)
+    return g / ns(g).asarray(counts[positions(origin, low)].astype(g.dtype))
+
+
+def _laid(g: Any, origin: Place, low: int, count: int) -> Any:
+    """Memory that holds g where origin says, and zeros elsewhere."""
+    flat = ns(g).zeros(count, g.dtype)
+    if origin.overlaps():
+        _add(flat, _share(g, origin, low, count), origin, low)
+    else:
+        at(flat, origin, low)[...] = g
+    return flat
+
+
+# --- reading and writing a place, and their gradients -------------------------------------
+
+
+def read_place(x: Any, place: Place, origin: Place) -> Any:
+    """The elements at a place of an array that lies in memory as origin says."""
+    low, count = _range(place, origin)
+    return at(_laid(x, origin, low, count), place, low).copy()
+
+
+def add_place(g: Any, place: Place, origin: Place) -> Any:
+    """The transpose of `read_place`: g added up at its place, in the shape of origin."""
+    low, count = _range(place, origin)
+    dtype = np.result_type(g.dtype, np.complex64) if place.halves else g.dtype
+    flat = ns(g).zeros(count, dtype)
+    if place.overlaps():
+        _add(flat, g, place, low)
+    else:
+        at(flat, place, low)[...] = g
+    whole = at(flat, origin, low)
+    return _share(whole, origin, low, count) if origin.overlaps() else whole
+
+
+@vjp((None, None), name="AsStridedBackward0")
+def read_vjp(g: Any, place: Place, origin: Place) -> Any:
+    """The gradient of reading a place: g there, zeros elsewhere; what overlaps adds up."""
+    if isinstance(g, Tensor):
+        return result(add_place(g.array, place, origin), g, _add_vjp, (g,), (place, origin))
+    return add_place(g, place, origin)
+
+
+@vjp((None, None), name="AsStridedScatterBackward0")
+def _add_vjp(g: Any, place: Place, origin: Place) -> Any:
+    if isinstance(g, Tensor):
+        return result(read_place(g.array, place, origin), g, read_vjp, (g,), (place, origin))
+    return read_place(g, place, origin)
+
+
+@vjp((None, None), name="CopySlices")
+def _write_vjp(g: Any, place: Place, origin: Place) -> Any:
+    """g splits: the base keeps what was not overwritten, the written value gets the rest."""
+    if isinstance(g, Tensor):
+        value = _add_vjp(g, place, origin)
+        if place.halves:
+            return g - read_vjp(value, place, origin), value  # type: ignore[operator]
+        ones = ns(g.array).ones(place.shape, value.array.dtype)
+        written = wrap(add_place(ones, place, origin) != 0, g.device)
+        return g.masked_fill(written, 0), value  # type: ignore[attr-defined]
+    low, count = _range(place, origin)
+    flat = _laid(g, origin, low, count)
+    part = at(flat, place, low)
+    value = part.copy()
+    part[...] = 0
+    return at(flat, origin, low), value
+
+
+# --- as_strided ---------------------------------------------------------------------------
+
+
+def _storage_place(x: Any, size: Any, stride: Any, offset: int | None) -> Place:
+    """The place that as_strided's arguments name, checked; x is the raw array."""
+    from gpunn.ops.views import int_list
+
+    shape, steps = int_list((size,)), int_list((stride,))
+    if len(shape) != len(steps):
+        raise RuntimeError(
+            f"mismatch in length of strides and shape: strides {list(steps)}, shape {list(shape)}"
+        )
+    if any(s < 0 for s in steps):
+        raise RuntimeError(
+            "as_strided: Negative strides are not supported at the moment, got strides: "
+            f"{list(steps)}"
+        )
+    if any(n < 0 for n in shape):
+        raise RuntimeError(f"as_strided: sizes must not be negative, got {list(shape)}")
+    owner = root(x)
+    here = (address(x) - address(owner)) // x.itemsize
+    offset = here if offset is None else int(offset)
+    if offset < 0:
+        raise RuntimeError(f"Tensor: invalid storage offset {offset}")
+    place = Place(shape, steps, offset)
+    needed = place.reach()[1] * x.itemsize
+    if needed > owner.nbytes:
+        raise RuntimeError(
+            f"setStorage: sizes {list(shape)}, strides {list(steps)}, storage offset {offset}, and "
+            f"itemsize {x.itemsize} requiring a storage size of {needed} are out of bounds for "
+            f"storage of size {owner.nbytes}"
+        )
+    return Place(shape, steps, offset - here)
+
+
+def lay(x: Any, place: Place) -> Any:
+    """A place in the memory of x, counted from its first element, as a view."""
+    if 0 in place.shape:
+        return x[..., :0].reshape(place.shape) if x.ndim else x.reshape(1)[:0].reshape(place.shape)
+    size = x.itemsize
+    strides = tuple(s * size for s in place.steps)
+    if type(x) is np.ndarray:
+        owner = root(x)
+        offset = address(x) - address(owner) + place.offset * size
+        if owner.flags.c_contiguous or owner.flags.f_contiguous:
+            return np.ndarray(place.shape, x.dtype, owner, offset, strides)
+    as_strided = ns(x).lib.stride_tricks.as_strided
+    first = as_strided(x, (2,), (place.offset * size,))[1:]  # NumPy has no offset
+    return as_strided(first, place.shape, strides)
+
+
+@method
+def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
+    """A view of the memory that input lies in, by shape, strides and offset in elements.
+
+    The offset counts from the start of the memory; without it the view starts where input does.
+    Elements may appear several times. RuntimeError for places outside of the memory.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.as_strided.html
+
+    >>> gpunn.as_strided(gpunn.arange(4), (2, 3), (1, 1))
+    tensor([[0, 1, 2],
+            [1, 2, 3]])
+    """
+    x = input.array
+    place = _storage_place(x, size, stride, storage_offset)
+    return view(lay(x, place), input, read_vjp, (place, place_of(x, x)))
+
+
+@method
+def as_strided_(
+    self: Tensor, size: Any, stride: Any, storage_offset: int | None = None
+) -> Tensor:
+    """`as_strided` in place: changes how this tensor reads its memory."""
+    return become(self, as_strided(self, size, stride, storage_offset))
+
+
+def become(x: Tensor, seen: Tensor) -> Tensor:
+    """Turns x into `seen`, a view of x: how squeeze_, t_ and their kind work."""
+    check_inplace(x)
+    x.array = seen.array
+    if seen.node is not None:
+        x.node = seen.node
+    return x
+
+
+@method
+def as_strided_scatter(
+    input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int | None = None
+) -> Tensor:
+    """A copy of input with `src` written at the place that `as_strided` would read.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.as_strided_scatter.html
+
+    >>> gpunn.as_strided_scatter(gpunn.zeros(4), gpunn.ones(2), (2,), (2,))
+    tensor([1., 0., 1., 0.])
+    """
+    from gpunn.ops._rows import cast
+
+    x = input.array
+    place, origin = _storage_place(x, size, stride, storage_offset), place_of(x, x)
+    if src.array.shape != place.shape:
+        raise RuntimeError(
+            "expected src to have a size equal to the slice of self. src size = "
+            f"{list(src.array.shape)}, slice size = {list(place.shape)}"
+        )
+    src = cast(src, x.dtype)
+    low, count = _range(place, origin)
+    flat = _laid(x, origin, low, count)
+    at(flat, place, low)[...] = src.array
+    return result(at(flat, origin, low), input, _write_vjp, (input, src), (place, origin))
+
+
+# --- writing through views ----------------------------------------------------------------
+
+
+def view_write(base: Tensor, target: Tensor, value: Tensor) -> Tensor:
+    """Records that `value` was written into base through its view `target`; the tensor whose
+    views must be read again."""
+    if root(target.array) is not root(base.array):  # `base.data = ...` has parted them
+        target._base = None
+        target.node, target._requires_grad = value.node, value._requires_grad
+        return target
+    place = place_of(target.array, base.array)
+    if place.overlaps():
+        raise RuntimeError(OVERLAP)
+    saved = (place, place_of(base.array, base.array))
+    base.node = Node(_write_vjp, (vertex(base), vertex(value)), saved, base.device)
+    base._requires_grad = True
+    return base
+
+
+OVERLAP = (
+    "unsupported operation: more than one element of the written-to tensor refers to a single "
+    "memory location. Please clone() the tensor before performing the operation."
+)
+
+
+def rejoin_views(base: Tensor) -> None:
+    """Gives every live view of a base that was changed in place a node that reads it again."""
+    origin, memory = place_of(base.array, base.array), root(base.array)
+    for ref in base._extra.views:  # type: ignore[union-attr]
+        out = ref()
+        if out is None or out._base is not base or root(out.array) is not memory:
+            continue
+        if base._requires_grad:
+            saved = (place_of(out.array, base.array), origin)
+            out.node = Node(read_vjp, (vertex(base),), saved, base.device)
+        else:
+            out.node = None
+        out._requires_grad = base._requires_grad
+
+
+__all__ = ["as_strided", "as_strided_scatter"]
