@@ -155,4 +155,4 @@ _TYPE_NAMES = {
         "bool": "Bool", "complex64": "ComplexFloat", "complex128": "ComplexDouble",
     }.items()
 }  # fmt: skip
-__all__ = ["fill"]
+__all__ = ["detach_", "fill", "fill_", "zero_"]

@@ -1,199 +1,88 @@
-"""Creation: new tensors from data, constants and ranges. Random ones are in `gpunn/random.py`."""
+"""Creation: new tensors of constants, or of memory as it comes.
+
+Tensors from data are in `data.py`, ranges and windows in `ranges.py`, random ones in
+`gpunn/random.py`.
+"""
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from gpunn import dtypes
-from gpunn.autograd.graph import result, vjp
-from gpunn.device import CPU, Device, resolve, transfer
+from gpunn.device import Device, resolve, transfer
 from gpunn.dtypes import as_dtype
-from gpunn.ops._rows import NUMBERS, cast
-from gpunn.ops.views import int_list
-from gpunn.tensor import ARRAY_TYPES, Tensor, method, wrap
-
-
-def finish(array: Any, device: Device, requires_grad: bool, out: Tensor | None = None) -> Tensor:
-    """The tensor of a creation function, with its `requires_grad` and `out` arguments."""
-    t = wrap(array, device)
-    if out is not None:
-        from gpunn.ops._rows import write_out
-
-        return write_out(out, t, "creation")
-    if requires_grad:
-        t.requires_grad = True
-    return t
-
-
-_PLAIN_NUMBERS = {bool, int, float, complex}
-
-
-def infer_dtype(data: Any) -> dtypes.dtype:
-    """The dtype that nested Python data gets: the highest category in it."""
-    if isinstance(data, NUMBERS) and not isinstance(data, np.generic):
-        return dtypes.of_scalar(data)
-    if isinstance(data, (Tensor, np.ndarray, np.generic)):
-        return dtypes.of(data.array.dtype if isinstance(data, Tensor) else data.dtype)
-    if isinstance(data, (str, bytes)) or not hasattr(data, "__len__"):
-        raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
-    kinds = set(map(type, data))
-    if kinds <= _PLAIN_NUMBERS and kinds:  # one look at the types, not one at every number
-        return functools.reduce(dtypes.promote_types, (dtypes.of_scalar(k(0)) for k in kinds))
-    found = None
-    for item in data:
-        d = infer_dtype(item)
-        found = d if found is None else dtypes.promote_types(found, d)
-    return found or dtypes.get_default_dtype()
-
-
-def data_array(data: Any, dtype: dtypes.dtype | None) -> np.ndarray:
-    """Nested Python data as a new NumPy array of the dtype that PyTorch would give it."""
-    if isinstance(data, np.ndarray):
-        source = data if dtype is not None else data.astype(dtypes.of(data.dtype).numpy, copy=False)
-        return np.array(source, dtype=dtype.numpy if dtype else source.dtype, order="C", copy=True)
-    if hasattr(data, "__array__") and not isinstance(data, (np.generic, Tensor)):
-        return data_array(np.asarray(data), dtype)
-    wanted = (dtype or infer_dtype(data)).numpy
-    if isinstance(data, (list, tuple)) and any(isinstance(v, Tensor) for v in data):
-        data = [v.tolist() if isinstance(v, Tensor) else v for v in data]
-    try:
-        if wanted.kind in "iu" and not isinstance(data, (int, np.generic)):
-            return _integers(data, wanted)
-        return np.array(data, dtype=wanted)
-    except OverflowError:
-        raise RuntimeError("Overflow when unpacking long long") from None
-    except ValueError as error:
-        if "inhomogeneous" in str(error) or "sequence" in str(error):
-            raise ValueError(_ragged(data)) from None
-        raise
-
-
-def _integers(data: Any, wanted: np.dtype) -> np.ndarray:
-    """Nested data with floats in it, cut to integers as PyTorch does."""
-    plain = np.array(data)
-    if plain.dtype == object:
-        raise ValueError(_ragged(data))
-    return plain.astype(wanted)
-
-
-def _ragged(data: Any, dim: int = 0) -> str:
-    """Names the first sequence whose length differs from its neighbours'."""
-    first = len(data[0]) if hasattr(data[0], "__len__") else 0
-    for i, row in enumerate(data):
-        length = len(row) if hasattr(row, "__len__") else 0
-        if length != first:
-            return (f"expected sequence of length {first} at dim {dim + 1} (got {length}), "
-                    f"in element {i}")  # fmt: skip
-    return _ragged(data[0], dim + 1) if first else "expected sequences of equal length"
-
-
-def tensor(
-    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-    pin_memory: bool = False,
-) -> Tensor:  # fmt: skip
-    """A new tensor with a copy of `data`: numbers, nested lists, arrays, tensors.
-
-    dtype: inferred (float for floats, int64 for ints, bool) unless given. Ragged lists raise
-    ValueError, other objects TypeError.
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.tensor.html
-
-    >>> gpunn.tensor([[1, 2], [3, 4]])
-    tensor([[1, 2],
-            [3, 4]])
-    """
-    d = None if dtype is None else as_dtype(dtype)
-    if isinstance(data, Tensor):
-        where = data.device if device is None else resolve(device)
-        made = to_device(data.detach(), where)
-        array = made.array.astype(d.numpy if d else made.array.dtype, order="C", copy=True)
-        return finish(array, where, requires_grad)
-    where = resolve(device)
-    array = data if type(data) in ARRAY_TYPES and type(data) is not np.ndarray else None
-    if array is not None:
-        array = where.xp.array(array, dtype=d.numpy if d else None)
-    else:
-        array = data_array(data, d)
-        if where.xp is not np:
-            array = transfer(array, CPU, where)
-    return finish(array, where, requires_grad)
-
-
-def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """`data` as a tensor, sharing memory where dtype and device already fit.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.as_tensor.html
-
-    >>> gpunn.as_tensor(np.array([1.0]))
-    tensor([1.], dtype=torch.float64)
-    """
-    if isinstance(data, Tensor):
-        return data.to(device=device or data.device, dtype=dtype or data.dtype)
-    if isinstance(data, np.ndarray):
-        return from_numpy(data).to(device=resolve(device), dtype=dtype)
-    return tensor(data, dtype=dtype, device=device)
-
-
-def asarray(
-    obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
-    requires_grad: bool = False,
-) -> Tensor:  # fmt: skip
-    """`obj` as a tensor: shared where possible unless `copy`; ValueError if copy=False cannot be.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.asarray.html
-
-    >>> gpunn.asarray([1, 2])
-    tensor([1, 2])
-    """
-    made = as_tensor(obj, dtype, device)
-    if not requires_grad:
-        made = made.detach()
-    if copy:
-        made = made.clone()
-    return made.requires_grad_() if requires_grad and made.is_leaf else made
-
-
-def from_numpy(ndarray: np.ndarray) -> Tensor:
-    """A CPU tensor that shares the memory of a NumPy array.
-
-    TypeError for objects that are no ndarray and for dtypes without a counterpart.
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.from_numpy.html
-
-    >>> a = np.zeros(2)
-    >>> t = gpunn.from_numpy(a)
-    >>> a[0] = 1
-    >>> t
-    tensor([1., 0.], dtype=torch.float64)
-    """
-    if not isinstance(ndarray, np.ndarray):
-        raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
-    dtypes.of(ndarray.dtype)
-    if not ndarray.dtype.isnative:
-        raise ValueError("given numpy array has byte order different from the native byte order")
-    if any(s < 0 for s in ndarray.strides):
-        raise ValueError(
-            "At least one stride in the given numpy array is negative, and tensors with negative "
-            "strides are not currently supported. (You can probably work around this by making a "
-            "copy of your array with array.copy().)"
-        )
-    return wrap(np.asarray(ndarray))
-
+from gpunn.layout import lay_out, preserve_format, strided
+from gpunn.ops._rows import NUMBERS, document
+from gpunn.ops.convert import to_device as to_device
+from gpunn.ops.data import as_tensor as as_tensor
+from gpunn.ops.data import finish, integers, tensor
+from gpunn.tensor import Tensor, method
 
 # --- constants ----------------------------------------------------------------------------
 
 
+def shape_of(name: str, sizes: tuple[Any, ...], size: Any = None) -> tuple[int, ...]:
+    """Sizes given as arguments, as one sequence, or by the keyword `size`."""
+    if size is not None:
+        if sizes:
+            raise TypeError(f"{name}() got multiple values for argument 'size'")
+        sizes = tuple(size)
+    elif not sizes:
+        raise TypeError(f'{name}() missing 1 required positional arguments: "size"')
+    elif len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        sizes = tuple(sizes[0])
+    for n in sizes:
+        if type(n) is not int:
+            return _whole_sizes(name, sizes)
+        if n < 0:
+            raise RuntimeError(
+                f"{name}: Dimension size must be non-negative. Trying to create tensor with "
+                f"negative dimension {n}: {list(sizes)}"
+            )
+    return sizes
+
+
+def _whole_sizes(name: str, sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sizes that are integers of other kinds; TypeError for what is none."""
+    for n in sizes:
+        whole = isinstance(n, (int, np.integer)) or (
+            isinstance(n, Tensor) and n.array.size == 1 and n.array.dtype.kind in "iu"
+        )
+        if not whole:
+            raise TypeError(
+                f"{name}(): argument 'size' (position 1) must be tuple of ints, not "
+                f"{type(n).__name__}"
+            )
+    return shape_of(name, tuple(int(n) for n in sizes), None) if sizes else ()
+
+
+def place(name: str, dtype: Any, layout: Any, device: Any) -> tuple[Device, np.dtype]:
+    """(device, NumPy dtype) of the arguments of a creation function."""
+    if layout is not None and layout is not strided:
+        raise RuntimeError(
+            f"{name}(): only the layout torch.strided can be asked for, got {layout}. Sparse "
+            "tensors are made by gpunn.sparse_coo_tensor or Tensor.to_sparse."
+        )
+    d = dtypes.get_default_dtype() if dtype is None else as_dtype(dtype)
+    return resolve(device), d.numpy
+
+
 def _filled(name: str, summary: str, example: str) -> Any:
     def create(
-        *size: Any, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
-        device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
-        names: Any = None, memory_format: Any = None,
+        *sizes: Any, size: Any = None, out: Tensor | None = None, dtype: Any = None,
+        layout: Any = None, device: Any = None, requires_grad: bool = False,
+        pin_memory: bool = False, memory_format: Any = None,
     ) -> Tensor:  # fmt: skip
-        where = resolve(device)
-        d = (as_dtype(dtype) if dtype is not None else dtypes.get_default_dtype()).numpy
-        return finish(getattr(where.xp, name)(_sizes(size), d), where, requires_grad, out)
+        where, d = place(name, dtype, layout, device)
+        array = getattr(where.xp, name)(shape_of(name, sizes, size), d)
+        if memory_format is not None:
+            array = lay_out(array, memory_format)
+        made = finish(array, where, requires_grad, out)
+        return made.pin_memory() if pin_memory else made  # type: ignore[attr-defined]
 
     return _named(create, name, summary, example)
 
@@ -201,64 +90,96 @@ def _filled(name: str, summary: str, example: str) -> Any:
 def _like(name: str, summary: str, example: str) -> Any:
     def create(
         input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
-        requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False,
+        requires_grad: bool = False, memory_format: Any = preserve_format,
+        pin_memory: bool = False,
     ) -> Tensor:  # fmt: skip
-        where = input.device if device is None else resolve(device)
-        d = input.array.dtype if dtype is None else as_dtype(dtype).numpy
-        return finish(getattr(where.xp, name)(input.array.shape, d), where, requires_grad)
+        return _in_likeness(getattr(input.device.xp, name), input, dtype, device, requires_grad,
+                            memory_format)  # fmt: skip
 
-    return _named(create, name + "_like", summary, example)
+    return _named(create, name, summary, example)
+
+
+def _in_likeness(
+    make: Callable[..., Any], x: Tensor, dtype: Any, device: Any, requires_grad: bool, wanted: Any
+) -> Tensor:
+    """What NumPy's zeros_like and its kind make of x, elsewhere and laid out otherwise."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{make.__name__}(): argument 'input' (position 1) must be Tensor, not "
+            f"{type(x).__name__}"
+        )
+    where = x.device if device is None else resolve(device)
+    array = make(x.array, dtype=x.array.dtype if dtype is None else as_dtype(dtype).numpy)
+    if wanted is not None:
+        array = lay_out(array, wanted)
+    if where is not x.device:
+        array = transfer(array, x.device, where)
+    return finish(array, where, requires_grad)
 
 
 def _named(function: Any, name: str, summary: str, example: str) -> Any:
-    from gpunn.ops._rows import document
-
     document(function, name, summary, example, "as given", "the default float unless given")
     return function
-
-
-def _sizes(size: tuple[Any, ...]) -> tuple[int, ...]:
-    shape = int_list(size)
-    for n in shape:
-        if n < 0:
-            raise RuntimeError(
-                f"Trying to create tensor with negative dimension {n}: {list(shape)}"
-            )
-    return shape
 
 
 zeros = _filled("zeros", "Zeros.", "gpunn.zeros(2)\ntensor([0., 0.])")
 ones = _filled("ones", "Ones.", "gpunn.ones(2)\ntensor([1., 1.])")
 empty = _filled("empty", "Memory as it comes.", "gpunn.empty(2, 3).shape\ntorch.Size([2, 3])")
-zeros_like = _like("zeros", "Zeros in input's shape, dtype and device.",
+zeros_like = _like("zeros_like", "Zeros in input's shape, dtype and device.",
                    "gpunn.zeros_like(gpunn.ones(2))\ntensor([0., 0.])")  # fmt: skip
-ones_like = _like("ones", "Ones in input's shape, dtype and device.",
+ones_like = _like("ones_like", "Ones in input's shape, dtype and device.",
                   "gpunn.ones_like(gpunn.zeros(2))\ntensor([1., 1.])")  # fmt: skip
-empty_like = _like("empty", "Memory as it comes, in input's shape, dtype and device.",
+empty_like = _like("empty_like", "Memory as it comes, in input's shape, dtype and device.",
                    "gpunn.empty_like(gpunn.ones(2)).shape\ntorch.Size([2])")  # fmt: skip
+
+
+def _number_array(name: str, value: Any, d: np.dtype) -> np.ndarray:
+    """A number, or a 0-dim tensor, in a dtype."""
+    if isinstance(value, Tensor):
+        if value.array.ndim:
+            raise TypeError(f"{name}(): argument 'fill_value' (position 2) must be Number, not "
+                            "Tensor")  # fmt: skip
+        value = value.item()
+    if not isinstance(value, NUMBERS):
+        raise TypeError(
+            f"{name}(): argument 'fill_value' (position 2) must be Number, not "
+            f"{type(value).__name__}"
+        )
+    if isinstance(value, complex) and d.kind not in "cb":
+        raise RuntimeError("value cannot be converted to type float without overflow")
+    return integers(value, d) if d.kind in "iu" else np.array(value, d)
 
 
 def full(
     size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: Any = None,
-    layout: Any = None, device: Any = None, requires_grad: bool = False,
+    layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """A tensor filled with one value; its dtype follows the value unless given.
 
+    RuntimeError for a value that an integer dtype does not hold.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.full.html
 
     >>> gpunn.full((2,), 7)
     tensor([7, 7])
     """
-    where = resolve(device)
-    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
-    d = as_dtype(dtype) if dtype is not None else dtypes.of_scalar(value)
-    array = where.xp.full(_sizes((size,)), value, d.numpy)
+    if not isinstance(size, (tuple, list)):
+        raise TypeError(
+            f"full(): argument 'size' (position 1) must be tuple of ints, not {type(size).__name__}"
+        )
+    if dtype is None:
+        dtype = out.dtype if out is not None else (
+            fill_value.dtype if isinstance(fill_value, Tensor) else dtypes.of_scalar(fill_value)
+        )  # fmt: skip
+    where, d = place("full", dtype, layout, device)
+    value = _number_array("full", fill_value, d)
+    array = where.xp.full(shape_of("full", (tuple(size),)), value.item() if where.xp is not np
+                          else value, d)  # fmt: skip
     return finish(array, where, requires_grad, out)
 
 
 def full_like(
     input: Tensor, fill_value: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
-    requires_grad: bool = False, memory_format: Any = None,
+    requires_grad: bool = False, memory_format: Any = preserve_format, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """A tensor in input's shape, dtype and device filled with one value.
 
@@ -267,198 +188,92 @@ def full_like(
     >>> gpunn.full_like(gpunn.zeros(2), 7)
     tensor([7., 7.])
     """
-    return full(
-        input.array.shape, fill_value, dtype=dtype or input.dtype, requires_grad=requires_grad,
-        device=input.device if device is None else device,
-    )  # fmt: skip
+    made = empty_like(input, dtype=dtype, device=device, memory_format=memory_format)
+    value = _number_array("full_like", fill_value, made.array.dtype)
+    made.array[...] = value if made.device.xp is np else value.item()
+    return finish(made.array, made.device, requires_grad)
 
 
-def arange(
-    start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: Any = None,
-    layout: Any = None, device: Any = None, requires_grad: bool = False,
+def empty_strided(
+    size: Any, stride: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
-    """start, start + step, ... below end: int64 for integers, else the default float.
+    """Memory as it comes, read with the strides given, in elements.
 
-    RuntimeError for step 0 or bounds that step does not join.
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.arange.html
+    RuntimeError where sizes and strides differ in number, and for negative strides.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.empty_strided.html
 
-    >>> gpunn.arange(1, 7, 2)
-    tensor([1, 3, 5])
+    >>> gpunn.empty_strided((2, 3), (1, 2)).stride()
+    (1, 2)
     """
-    if end is None:
-        start, end = 0, start
-    start, end, step = (v.item() if isinstance(v, Tensor) else v for v in (start, end, step))
-    if step == 0:
-        raise RuntimeError("step must be nonzero")
-    if (end - start) * step < 0:
+    where, d = place("empty_strided", dtype, layout, device)
+    shape = shape_of("empty_strided", (tuple(size),))
+    if len(shape) != len(stride):
         raise RuntimeError(
-            f"upper bound and lower bound inconsistent with step sign: start {start}, end {end}, "
-            f"step {step}"
+            f"dimensionality of sizes ({len(shape)}) must match dimensionality of strides "
+            f"({len(stride)})"
         )
-    whole = all(isinstance(v, (int, np.integer)) for v in (start, end, step))
-    d = as_dtype(dtype) if dtype is not None else (
-        dtypes.int64 if whole else dtypes.get_default_dtype()
+    if any(s < 0 for s in stride):
+        raise RuntimeError(
+            f"Storage size calculation overflowed with sizes={list(shape)} and "
+            f"strides={list(stride)}: strides must not be negative"
+        )
+    reach = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+    memory = where.xp.empty(max(reach, 1), d)
+    steps = tuple(s * d.itemsize for s in stride)
+    array = np.ndarray(shape, d, memory, 0, steps) if where.xp is np else (
+        where.xp.lib.stride_tricks.as_strided(memory, shape, steps)
     )  # fmt: skip
-    where = resolve(device)
-    count = -((start - end) // step) if whole else math.ceil((end - start) / step)
-    xp = where.xp
-    array = xp.arange(count, dtype=np.int64 if whole else np.float64) * step + start
-    return finish(array.astype(d.numpy), where, requires_grad, out)
+    return finish(array, where, requires_grad)
 
 
-def eye(
-    n: int, m: int | None = None, *, out: Tensor | None = None, dtype: Any = None,
-    layout: Any = None, device: Any = None, requires_grad: bool = False,
+def empty_permuted(
+    size: Any, physical_layout: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Ones on the diagonal of an n by m matrix (n by n), zeros elsewhere.
+    """Memory as it comes, without gaps, the dimensions in memory in the order given.
 
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.eye.html
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.empty_permuted.html
 
-    >>> gpunn.eye(2)
-    tensor([[1., 0.],
-            [0., 1.]])
+    >>> gpunn.empty_permuted((2, 3, 4), (0, 2, 1)).stride()
+    (12, 1, 3)
     """
-    columns = n if m is None else m
-    if n < 0 or columns < 0:
-        raise RuntimeError(f"n must be greater or equal to 0, got {n} and {columns}")
-    where = resolve(device)
-    d = (as_dtype(dtype) if dtype is not None else dtypes.get_default_dtype()).numpy
-    return finish(where.xp.eye(n, columns, dtype=d), where, requires_grad, out)
-
-
-# --- moving and copying -------------------------------------------------------------------
-
-
-@vjp((None, None), name="ToCopyBackward0")
-def _move_vjp(g: Any, source: Device, target: Device) -> Any:
-    if isinstance(g, Tensor):
-        return to_device(g, source)
-    return transfer(g, target, source)
-
-
-def to_device(x: Tensor, device: Device) -> Tensor:
-    """x on another device, recorded; x itself where it is there already."""
-    if x.device is device:
-        return x
-    moved = wrap(transfer(x.array, x.device, device), device)
-    return result(moved.array, moved, _move_vjp, (x,), (x.device, device))
-
-
-@vjp()
-def _clone_vjp(g: Any) -> Any:
-    return g
-
-
-@method
-def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
-    """A copy, recorded: gradients flow back to `input`.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.clone.html
-
-    >>> gpunn.clone(gpunn.tensor([1]))
-    tensor([1])
-    """
-    return result(input.array.copy(order="K"), input, _clone_vjp, (input,))
-
-
-@method
-def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
-    """The tensor itself where its elements lie in C order, else a copy in that order."""
-    if input.array.flags.c_contiguous:
-        return input
-    return result(input.device.xp.ascontiguousarray(input.array), input, _clone_vjp, (input,))
-
-
-@method
-def to(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """The tensor with another dtype and on another device; itself where nothing changes.
-
-    `to(dtype)`, `to(device)`, `to(device, dtype)`, `to(other)`, with `non_blocking`, `copy`.
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.Tensor.to.html
-
-    >>> gpunn.tensor([1]).to(gpunn.float32)
-    tensor([1.])
-    """
-    device, dtype, copy = parse_to(args, kwargs)
-    out = input
-    if dtype is not None:
-        out = cast(out, dtype.numpy)
-    if device is not None:
-        out = to_device(out, resolve(device))
-    return clone(out) if copy and out is input else out
-
-
-def parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, bool]:
-    """(device, dtype, copy) of the arguments of `to`."""
-    device, dtype, copy = kwargs.get("device"), kwargs.get("dtype"), kwargs.get("copy", False)
-    flags = []
-    for a in args:
-        if isinstance(a, Tensor):
-            device, dtype = a.device, a.dtype
-        elif type(a) is dtypes.dtype or a in (float, int, bool) and isinstance(a, type):
-            dtype = as_dtype(a)
-        elif isinstance(a, bool):
-            flags.append(a)
-        elif isinstance(a, (str, Device, int)):
-            device = Device(a)
-        elif a is not None:
-            raise TypeError(f"to() received an invalid combination of arguments - got ({a!r})")
-    if len(flags) > 1:
-        copy = flags[1]
-    return device, None if dtype is None else as_dtype(dtype), copy
-
-
-@method
-def cpu(input: Tensor, memory_format: Any = None) -> Tensor:
-    """The tensor on the CPU."""
-    return to_device(input, CPU)
-
-
-@method
-def cuda(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
-    """The tensor on a CUDA device; RuntimeError says why where there is none."""
-    return to_device(input, resolve("cuda" if device is None else Device(device)))
-
-
-def _to_dtype(name: str, d: dtypes.dtype) -> None:
-    def convert(input: Tensor, memory_format: Any = None) -> Tensor:
-        return cast(input, d.numpy)
-
-    convert.__name__ = name
-    convert.__doc__ = f"The tensor as {d.name}."
-    method(convert)
-
-
-for _name, _d in (
-    ("float", dtypes.float32), ("double", dtypes.float64), ("half", dtypes.float16),
-    ("bfloat16", dtypes.bfloat16), ("int", dtypes.int32), ("long", dtypes.int64),
-    ("short", dtypes.int16), ("char", dtypes.int8), ("byte", dtypes.uint8),
-    ("bool", dtypes.bool_), ("cfloat", dtypes.complex64), ("cdouble", dtypes.complex128),
-):  # fmt: skip
-    _to_dtype(_name, _d)
-
-
-@method
-def type_as(input: Tensor, other: Tensor) -> Tensor:
-    """The tensor in other's dtype."""
-    return cast(input, other.array.dtype)
+    shape, order = shape_of("empty_permuted", (tuple(size),)), tuple(physical_layout)
+    if len(shape) != len(order):
+        raise RuntimeError(
+            "Number of dimensions in size does not match the length of the physical_layout; i.e. "
+            f"len(size) = {len(shape)} is not equal to len(physical_layout) = {len(order)}"
+        )
+    for i, d in enumerate(order):
+        if not 0 <= d < len(shape):
+            raise RuntimeError(
+                f"Dimension out of range (expected to be between 0 and {len(shape) - 1}, but got "
+                f"{d} at index {i})."
+            )
+        if d in order[:i]:
+            raise RuntimeError("Duplicate dim not allowed")
+    steps = {d: math.prod(shape[k] for k in order[i + 1 :]) for i, d in enumerate(order)}
+    return empty_strided(
+        shape, [steps[d] for d in range(len(shape))], dtype=dtype, layout=layout, device=device,
+        requires_grad=requires_grad,
+    )  # fmt: skip
 
 
 def _new(name: str, function: Any) -> None:
-    def create(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, **kw: Any) -> Tensor:
-        return function(
-            *args, dtype=dtype or self.dtype, device=self.device if device is None else device, **kw
-        )
+    def create(
+        self: Tensor, *args: Any, dtype: Any = None, device: Any = None, **kw: Any
+    ) -> Tensor:
+        where = self.device if device is None else device
+        return function(*args, dtype=dtype or self.dtype, device=where, **kw)
 
-    create.__name__ = name
+    create.__name__ = create.__qualname__ = name
     create.__doc__ = f"`gpunn.{function.__name__}` with this tensor's dtype and device."
     method(create)
 
 
-for _name, _f in (("new_zeros", zeros), ("new_ones", ones), ("new_empty", empty),
-                  ("new_full", full), ("new_tensor", tensor)):  # fmt: skip
-    _new(_name, _f)
+for _f in (zeros, ones, empty, full, tensor, empty_strided):
+    _new("new_" + _f.__name__, _f)
 __all__ = [
-    "arange", "as_tensor", "asarray", "clone", "empty", "empty_like", "eye", "from_numpy", "full",
-    "full_like", "ones", "ones_like", "tensor", "zeros", "zeros_like",
+    "empty", "empty_like", "empty_permuted", "empty_strided", "full", "full_like", "ones",
+    "ones_like", "zeros", "zeros_like",
 ]  # fmt: skip
