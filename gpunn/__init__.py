@@ -55,6 +55,7 @@ from gpunn.dtypes import (  # noqa: E402
 from gpunn.dtypes import bool_ as bool  # noqa: E402, A004
 from gpunn.dtypes import float_ as float  # noqa: E402, A004
 from gpunn.dtypes import int_ as int  # noqa: E402, A004
+from gpunn.layout import *  # noqa: E402, F403
 from gpunn.nn.activation import relu, relu_  # noqa: E402
 from gpunn.nn.conv import conv1d, conv2d, conv3d  # noqa: E402
 from gpunn.nn.dropout import dropout  # noqa: E402
@@ -68,10 +69,12 @@ from gpunn.ops.assign import *  # noqa: E402, F403
 from gpunn.ops.choose import *  # noqa: E402, F403
 from gpunn.ops.complex import *  # noqa: E402, F403
 from gpunn.ops.contract import *  # noqa: E402, F403
+from gpunn.ops.convert import *  # noqa: E402, F403
 from gpunn.ops.copies import *  # noqa: E402, F403
 from gpunn.ops.count import *  # noqa: E402, F403
 from gpunn.ops.create import *  # noqa: E402, F403
 from gpunn.ops.cumulative import *  # noqa: E402, F403
+from gpunn.ops.data import *  # noqa: E402, F403
 from gpunn.ops.diagonal import *  # noqa: E402, F403
 from gpunn.ops.elementwise import *  # noqa: E402, F403
 from gpunn.ops.extreme import *  # noqa: E402, F403
@@ -83,6 +86,8 @@ from gpunn.ops.logic import *  # noqa: E402, F403
 from gpunn.ops.mask import *  # noqa: E402, F403
 from gpunn.ops.matrices import *  # noqa: E402, F403
 from gpunn.ops.order import *  # noqa: E402, F403
+from gpunn.ops.query import *  # noqa: E402, F403
+from gpunn.ops.ranges import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
 from gpunn.ops.scatter import *  # noqa: E402, F403
 from gpunn.ops.search import *  # noqa: E402, F403
