@@ -24,11 +24,17 @@ class SparseTensor(Tensor):
     """A tensor whose entries not listed are zero; made by `sparse_coo_tensor` or `to_sparse`."""
 
     __slots__ = ("_places", "_entries", "_size", "_coalesced")
+    _places: Any
+    _entries: Any
+    _size: tuple[int, ...]
+    _coalesced: bool
     __array_ufunc__ = None  # ndarray + SparseTensor is ours
     is_sparse = True
     layout = "torch.sparse_coo"
 
-    def __new__(cls, places: Any, entries: Any, size: Any, device: Device, once: bool = False) -> Any:
+    def __new__(
+        cls, places: Any, entries: Any, size: Any, device: Device, once: bool = False
+    ) -> SparseTensor:
         out = _new(cls)
         out._places, out._entries, out._size, out._coalesced = places, entries, tuple(size), once
         out.device = device
@@ -186,7 +192,7 @@ class SparseTensor(Tensor):
     def sum(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.to_dense().sum(*args, **kwargs)  # type: ignore[attr-defined]
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, *, tensor_contents: str | None = None) -> str:
         from gpunn.printing import sparse_repr
 
         parts = {"indices": self._indices(), "values": self._values()}

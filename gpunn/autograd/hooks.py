@@ -33,7 +33,7 @@ def run_hooks(hooks: dict[int, Any], g: Any, device: Device) -> Any:
 
 def run_node_hooks(node: Node, g: Any, create: bool) -> Any:
     """The hooks of the tensors that a node made, and its prehooks."""
-    hooks = node.hooks
+    hooks: dict[str, Any] = node.hooks or {}
     several = type(g) is list
     gs = g if several else [g]
     for index, table in hooks.get("tensor", {}).items():
@@ -57,7 +57,7 @@ def run_after_hooks(node: Node, gs: Any, g: Any) -> Any:
     outs = tuple(
         to_grad(x, node.device) if x is not None else None for x in (g if type(g) is list else [g])
     )
-    for hook in list(node.hooks.get("after", {}).values()):
+    for hook in list((node.hooks or {}).get("after", {}).values()):
         flat = gs if type(gs) is tuple else (gs,)
         ts = tuple(to_grad(x, node.device) if x is not None else None for x in flat)
         new = hook(ts, outs)

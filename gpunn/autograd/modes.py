@@ -73,7 +73,7 @@ class no_grad(_Switch):  # noqa: N801
         made = object.__new__(cls)
         if function is None:
             return made
-        made.__init__()  # used as a bare decorator, without parentheses
+        cls.__init__(made)  # used as a bare decorator, without parentheses
         return made(function)
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class inference_mode(_Switch):  # noqa: N801
     def __new__(cls, mode: Any = True) -> Any:
         made = object.__new__(cls)
         if callable(mode):
-            made.__init__()
+            cls.__init__(made)
             return made(mode)
         return made
 

@@ -74,8 +74,8 @@ def _batch_norm_vjp(
     needs: Any,
 ) -> Any:  # fmt: skip
     if half(x.dtype):
-        wide = [None if a is None else a.astype(F32) for a in (g, x, weight)]
-        gs = _gradients(*wide, mean, rstd, training, needs)
+        g32, x32, w32 = (None if a is None else a.astype(F32) for a in (g, x, weight))
+        gs = _gradients(g32, x32, w32, mean, rstd, training, needs)
         return tuple(None if a is None else a.astype(x.dtype) for a in gs)
     return _gradients(g, x, weight, mean, rstd, training, needs)
 
@@ -179,6 +179,11 @@ class _BatchNorm(Module):
     __constants__ = ["track_running_stats", "momentum", "eps", "num_features", "affine"]
     _version = 2
     dims: tuple[int, ...]
+    weight: Any
+    bias: Any
+    running_mean: Any
+    running_var: Any
+    num_batches_tracked: Any
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,

@@ -212,9 +212,9 @@ def _maxima(x: Any, w: Windows) -> tuple[Any, Any]:
 def _max_pool_vjp(g: Any, places: Any, w: Windows) -> Any:
     """Each gradient goes to the entry that was the maximum; what several windows chose adds up."""
     if type(g) is np.ndarray:
-        whole = native.max_pool_backward(g, places, w.size)
-        if whole is not None:
-            return whole
+        found = native.max_pool_backward(g, places, w.size)
+        if found is not None:
+            return found
     lead = tuple(g.shape[: -len(w.size)])
     rows, count = math.prod(lead), math.prod(w.out)
     key = (ns(places).arange(rows)[:, None], places.reshape(rows, count))
@@ -322,11 +322,11 @@ def _average_vjp(g: Any, w: Windows, include_pad: bool, override: int | None) ->
     """Each entry gets its share of every window that it is in."""
     tensors = isinstance(g, Tensor)
     if type(g) is np.ndarray and (not half(g.dtype)):
-        whole = native.avg_pool_backward(
+        found = native.avg_pool_backward(
             g, w.size, w.kernel, w.stride, w.padding, include_pad, override
         )
-        if whole is not None:
-            return whole
+        if found is not None:
+            return found
     raw = g.array if tensors else g
     divisor = _divisor(w, include_pad, override, raw.dtype, ns(raw))
     shape = w.padded_shape(tuple(g.shape[: -len(w.size)]))
