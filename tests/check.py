@@ -1,4 +1,4 @@
-"""One way to test an operation: values, gradients, layouts, dtypes, and that inputs stay as they are.
+"""One way to test an operation: values, gradients, layouts, dtypes, inputs left as they are.
 
 `check(f, arrays, reference)` calls f on Tensors made of the arrays, contiguous and strided, in each
 dtype, and compares with `reference` on the float64 arrays. In float64 the gradient is compared with
@@ -43,8 +43,8 @@ def check(
             got = f(*(gpunn.from_numpy(a) for a in inputs))
             tolerance = TOLERANCE[name] if rtol is None or name == "float64" else rtol
             np.testing.assert_allclose(
-                np.asarray(got.tolist(), np.float64).reshape(got.shape), wanted, rtol=tolerance, atol=tolerance,
-                err_msg=f"{name}, {layout.__name__}",
+                np.asarray(got.tolist(), np.float64).reshape(got.shape), wanted, rtol=tolerance,
+                atol=tolerance, err_msg=f"{name}, {layout.__name__}",
             )  # fmt: skip
             for a, b in zip(inputs, before, strict=True):
                 np.testing.assert_array_equal(a.astype(np.float64), b.astype(np.float64))

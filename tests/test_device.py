@@ -29,7 +29,8 @@ def test_a_second_cpu_has_arrays_of_its_own():
     y = x.to("cpu:1")
     y[0] = 5
     assert x.tolist() == [1, 1, 1] and y.device is gpunn.device("cpu:1")
-    assert y.cpu().device is gpunn.device("cpu") and gpunn.zeros(1, device="cpu:1").device.index == 1
+    assert y.cpu().device is gpunn.device("cpu")
+    assert gpunn.zeros(1, device="cpu:1").device.index == 1
     assert x.to("cpu") is x and x.to("cpu:0") is x
     assert (y + y).device is y.device and y.sum().device is y.device
 
@@ -84,4 +85,4 @@ def test_numpy_sees_the_same_memory():
     x = gpunn.zeros(3)
     a = x.numpy()
     a[1] = 7
-    assert x.tolist() == [0, 7, 0] and np.asarray(x) is not None and np.shares_memory(np.asarray(x), a)
+    assert x.tolist() == [0, 7, 0] and np.shares_memory(np.asarray(x), a)

@@ -119,10 +119,8 @@ def uncolumns(cols: Any, channels: int, geo: Geometry) -> Any:
     """The transpose of `columns`: each entry added back to where it was read."""
     xp = ns(cols)
     n, d = cols.shape[0], len(geo.size)
-    whole = xp.zeros(
-        (n, channels, *(s + a + b for s, a, b in zip(geo.size, geo.before, geo.after, strict=True))),
-        cols.dtype,
-    )
+    padded = (s + a + b for s, a, b in zip(geo.size, geo.before, geo.after, strict=True))
+    whole = xp.zeros((n, channels, *padded), cols.dtype)
     cols = cols.reshape((n, channels, *geo.kernel, *geo.out))
     for tap in product(*map(range, geo.kernel)):
         place = tuple(

@@ -113,7 +113,9 @@ def _rows(x: Any, t: Any, ignore_index: int) -> tuple[Any, Any, Any]:
 
 
 @vjp((None,) * 6, name="NllLossBackward0")
-def _nll_vjp(g: Any, shape: Any, targets: Any, share: Any, kept: Any, reduction: str, dt: Any) -> Any:
+def _nll_vjp(
+    g: Any, shape: Any, targets: Any, share: Any, kept: Any, reduction: str, dt: Any
+) -> Any:
     """-share at each target: the loss is linear in the log-probabilities."""
     from gpunn.ops.index import put
     classes = shape[1] if len(shape) > 1 else shape[0]
@@ -246,9 +248,9 @@ def cross_entropy(
             f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
         )
     axis = 1 if input.array.ndim > 1 else 0
-    if target.array.shape == input.array.shape and input.array.ndim and target.array.ndim:
-        if target.dtype.is_floating_point and ignore_index >= 0:
-            raise RuntimeError("ignore_index is not supported for floating point target")
+    soft = target.array.shape == input.array.shape and target.dtype.is_floating_point
+    if soft and input.array.ndim and ignore_index >= 0:
+        raise RuntimeError("ignore_index is not supported for floating point target")
     if target.array.dtype.kind not in "iu" or target.array.shape == input.array.shape:
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing, axis)
     if label_smoothing:

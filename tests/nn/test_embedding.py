@@ -132,7 +132,8 @@ def test_bag_errors():
     w = gpunn.zeros(3, 2)
     for call, error, words in (
         (lambda: F.embedding_bag(gpunn.tensor([0]), w), ValueError, "offsets has to be a 1D"),
-        (lambda: F.embedding_bag(gpunn.tensor([0]), w, gpunn.tensor([1])), ValueError, "offsets.0."),
+        (lambda: F.embedding_bag(gpunn.tensor([0]), w, gpunn.tensor([1])), ValueError,
+         "offsets.0."),
         (lambda: F.embedding_bag(gpunn.tensor([[0]]), w, mode="min"), ValueError, "mode has to be"),
         (lambda: F.embedding_bag(gpunn.tensor([[0]]), w, per_sample_weights=gpunn.ones(1, 1)),
          NotImplementedError, "only supported for mode='sum'"),
