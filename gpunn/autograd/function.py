@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ class FunctionCtx:
         self._dirty: tuple[Tensor, ...] = ()
         self._materialize = True
         self._shapes: list[Any] = []
-        self._node: Node | None = None
+        self._node: weakref.ref[Node] | None = None  # the node holds this
         self.needs_input_grad: tuple[bool, ...] = ()
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
@@ -55,10 +56,10 @@ class FunctionCtx:
         from gpunn.autograd.graph import check_saved
         from gpunn.autograd.walk import FREED, FREED_MESSAGE
 
-        node = self._node
-        if node is None:
+        if self._node is None:
             return self._to_save
-        if node.saved is FREED:
+        node = self._node()
+        if node is None or node.saved is FREED:
             raise RuntimeError(FREED_MESSAGE)
         check_saved(node)
         return tuple(self._reload(node, s) for s in self._saved)
@@ -82,7 +83,7 @@ class FunctionCtx:
         ]
         node.saved = (self, *(t.array for t in self._to_save if t is not None))
         self._to_save = ()
-        self._node = node
+        self._node = weakref.ref(node)
 
 
 class Function:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpunn.device import Device
-from gpunn.tensor import ARRAY_TYPES, Tensor, extra, root, wrap
+from gpunn.tensor import ARRAY_TYPES, Tensor, extra, root
 
 _new = object.__new__
 _clock = itertools.count(1).__next__
@@ -32,6 +32,7 @@ _clock = itertools.count(1).__next__
 class _Mode(threading.local):
     grad = True
     inference = False
+    partial = False  # a walk is under way that serves grad(), not all leaves
 
 
 class _Anomaly:
@@ -97,10 +98,16 @@ class Output:
 class AccumulateGrad:
     """How a leaf appears in `next_functions`; `variable` is the leaf."""
 
+    next_functions = ()
+
     def __init__(self, variable: Tensor):
         self.variable = variable
 
-    next_functions = ()
+    def __eq__(self, other: object) -> bool:
+        return type(other) is AccumulateGrad and other.variable is self.variable
+
+    def __hash__(self) -> int:
+        return hash((AccumulateGrad, id(self.variable)))
 
     def name(self) -> str:
         return "AccumulateGrad"

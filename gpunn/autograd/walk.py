@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any
 
+import numpy as np
+
 from gpunn.autograd.graph import (
-    Node, Output, _stamps, anomaly, check_saved, mode, namespace, recorded_at, touch, vertex,
-)  # fmt: skip
+    Node,
+    Output,
+    _stamps,
+    anomaly,
+    check_saved,
+    mode,
+    namespace,
+    recorded_at,
+    touch,
+    vertex,
+)
 from gpunn.autograd.hooks import run_after_hooks, run_hooks, run_node_hooks, to_grad
 from gpunn.autograd.second import differentiable_vjp
+from gpunn.device import CPU
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
 FREED = ("freed",)
@@ -29,7 +41,7 @@ class _Walk:
         self.heap: list[tuple[int, Node]] = []
         self.pending: dict[Any, Any] = {}  # Node -> gradient, or list of gradients by output
         self.captured: dict[Any, Any] | None = None  # vertex -> gradient, for grad(inputs=)
-        self.targets: set[Any] = set()  # the nodes and leaves of those vertices
+        self.targets: dict[Any, list[Any]] = {}  # the vertices by their nodes and leaves
         self.through: set[Any] | None = None  # the nodes that lead to them; None: all lead on
         self.uses: dict[Tensor, int] | None = None  # open uses of leaves with hooks
         self.sums: dict[Tensor, Any] = {}
@@ -67,31 +79,34 @@ class _Walk:
             return
         hooks = leaf._extra
         if hooks is None or not (hooks.hooks or hooks.post_hooks):
-            self.accumulate(leaf, g)
+            self.accumulate(leaf, g, _OWNED)
             return
         if self.uses is None:
             self.uses = _leaf_uses(self.roots)
-        self.sums[leaf] = self.sums[leaf] + g if leaf in self.sums else g
         self.uses[leaf] -= 1
+        if self.uses[leaf] == 0 and not hooks.hooks and leaf not in self.sums:
+            self.accumulate(leaf, g, _OWNED)
+            _run_post_hooks(leaf)
+            return
+        self.sums[leaf] = self.sums[leaf] + g if leaf in self.sums else g
         if self.uses[leaf] == 0:
             self.finish_leaf(leaf)
 
     def finish_leaf(self, leaf: Tensor) -> None:
         """Runs a leaf's hooks on the sum of its gradients and stores it."""
         g = run_hooks(leaf._extra.hooks, self.sums.pop(leaf), leaf.device)  # type: ignore[union-attr]
-        self.accumulate(leaf, g)
-        for hook in list(leaf._extra.post_hooks.values()):  # type: ignore[union-attr]
-            hook(leaf)
+        self.accumulate(leaf, g, 0)
+        _run_post_hooks(leaf)
 
-    def accumulate(self, leaf: Tensor, g: Any) -> None:
-        """leaf.grad += g."""
+    def accumulate(self, leaf: Tensor, g: Any, owned: int) -> None:
+        """leaf.grad += g. An array with at most `owned` references belongs to this walk alone."""
         if not leaf._requires_grad:
             return
         old = leaf._grad
         if old is None:
             if type(g) in ARRAY_TYPES:
                 # an array that only this walk holds is taken over, any other is copied
-                mine = g.base is None and sys.getrefcount(g) <= _OWNED and g.flags.c_contiguous
+                mine = sys.getrefcount(g) <= owned and g.base is None and g.flags.c_contiguous
                 g = g if mine else g.copy()
             leaf._grad = to_grad(g, leaf.device)
         elif type(old) is Tensor and not isinstance(g, Tensor) and old.node is None:
@@ -101,12 +116,12 @@ class _Walk:
             leaf._grad = old + to_grad(g, leaf.device)
 
     def run(self) -> None:
-        before = mode.grad
-        mode.grad = self.create
+        before = mode.grad, mode.partial
+        mode.grad, mode.partial = self.create, self.through is not None
         try:
             self.drain()
         finally:
-            mode.grad = before
+            mode.grad, mode.partial = before
 
     def drain(self) -> None:
         """Takes vertices from the heap, latest first, until none is left."""
@@ -144,12 +159,8 @@ class _Walk:
 
     def capture(self, node: Node, g: Any) -> None:
         """Keeps the gradient of a vertex that was asked for."""
-        if node in self.targets:
-            for v in self.captured:  # type: ignore[union-attr]
-                if v is node:
-                    self.captured[v] = g  # type: ignore[index]
-                elif type(v) is Output and v.node is node:
-                    self.captured[v] = g[v.index]  # type: ignore[index]
+        for v in self.targets.get(node, ()):
+            self.captured[v] = g[v.index] if type(v) is Output else g  # type: ignore[index]
 
     def apply(self, node: Node, g: Any) -> Any:
         """The gradients of a node's parents."""
@@ -175,13 +186,40 @@ class _Walk:
         return self.through is None or vertex in self.through or vertex in self.targets
 
 
-_OWNED = 6
+_OWNED = 0
 FREED_MESSAGE = (
     "Trying to backward through the graph a second time (or directly access saved tensors after "
     "they have already been freed). Saved intermediate values of the graph are freed when you call "
     ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
     "graph a second time or if you need to access saved tensors after calling backward."
 )
+
+
+def _run_post_hooks(leaf: Tensor) -> None:
+    for hook in list(leaf._extra.post_hooks.values()):  # type: ignore[union-attr]
+        hook(leaf)
+
+
+def _count_owners() -> int:
+    """The references that `accumulate` sees to an array which only the walk holds: Python's
+    versions differ in how many a chain of calls makes."""
+    seen = []
+
+    class Probe(_Walk):
+        __slots__ = ()
+
+        def accumulate(self, leaf: Tensor, g: Any, owned: int) -> None:
+            seen.append(sys.getrefcount(g))
+
+    leaf = wrap(np.zeros(1))
+    leaf._requires_grad = True
+    probe = Probe(False, False)
+    probe.give(Node(lambda g: g + 1, (leaf,), (), CPU), np.ones(1))
+    probe.run()
+    return seen[0]
+
+
+_OWNED = _count_owners()
 
 
 def _check_finite(node: Node, gs: Any) -> None:
@@ -239,28 +277,45 @@ def _nodes_leading_to(roots: list[Any], targets: set[Any]) -> set[Node]:
     return wanted
 
 
-
 def _start(walk: _Walk, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
     """Checks the roots' gradients and gives them to the walk."""
-    for t, g in zip(tensors, grads, strict=True):
+    if len(tensors) != len(grads):
+        raise RuntimeError(f"got {len(tensors)} tensors and {len(grads)} gradients")
+    for i, (t, g) in enumerate(zip(tensors, grads, strict=True)):
         if not t._requires_grad:
             raise RuntimeError(
-                "element 0 of tensors does not require grad and does not have a grad_fn"
+                f"element {i} of tensors does not require grad and does not have a grad_fn"
             )
         if g is None:
-            if t.array.size != 1:
-                raise RuntimeError(
-                    "grad can be implicitly created only for scalar outputs, this one has shape "
-                    f"{list(t.shape)}. Call .sum() or .mean() first, or pass gradient="
-                )
-            g = wrap(t.device.xp.ones_like(t.array), t.device)
+            g = _implicit_gradient(t)
         elif g.shape != t.shape:
             raise RuntimeError(
-                f"Mismatch in shape: grad_output[0] has a shape of {g.shape} and output[0] has a "
-                f"shape of {t.shape}."
+                f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and output[{i}] has "
+                f"a shape of {t.shape}."
             )
-        walk.roots.append(vertex(t))
-        walk.give(vertex(t), g if walk.create else g.array)
+        elif g.dtype is not t.dtype and g.is_complex() != t.is_complex():
+            raise RuntimeError(
+                "For complex Tensors, both grad_output and output are required to have the same "
+                f"dtype. Mismatch in dtype: grad_output[{i}] has a dtype of {g.dtype} and "
+                f"output[{i}] has a dtype of {t.dtype}."
+            )
+        place = vertex(t)
+        walk.roots.append(place)
+        walk.give(place, g if walk.create else g.array.copy() if place is t else g.array)
+
+
+def _implicit_gradient(t: Tensor) -> Tensor:
+    """The 1 that stands for the gradient of a scalar."""
+    if t.array.size != 1:
+        raise RuntimeError(
+            "grad can be implicitly created only for scalar outputs, this one has shape "
+            f"{list(t.shape)}. Call .sum() or .mean() first, or pass gradient="
+        )
+    if t.array.dtype.kind == "c":
+        raise RuntimeError(
+            f"grad can be implicitly created only for real scalar outputs but got {t.dtype}"
+        )
+    return wrap(t.device.xp.ones_like(t.array), t.device)
 
 
 def _as_list(value: Any, count: int | None = None) -> list[Any]:
@@ -293,14 +348,24 @@ def backward(
     if inputs is not None:
         wrt = _as_list(inputs)
         if not wrt:
-            raise RuntimeError("'inputs' argument to backward() cannot be empty.")
+            raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
         for t, g in zip(wrt, grad(outs, wrt, gs, retain_graph, create_graph, True), strict=True):
             if g is not None:
-                t._grad = g if t._grad is None else t._grad + g
+                _store(t, g, create_graph)
         return
     walk = _Walk(create_graph if retain_graph is None else retain_graph, create_graph)
     _start(walk, outs, gs)
     walk.run()
+
+
+def _store(t: Tensor, g: Tensor, create: bool) -> None:
+    """t.grad += g for backward(inputs=)."""
+    if t._grad is not None:
+        t._grad = t._grad + g  # type: ignore[operator]
+    else:  # another tensor's gradient may be the same memory
+        t._grad = g if create or type(g) is not Tensor else wrap(g.array.copy(), g.device)
+    if t.node is None and t._extra is not None:
+        _run_post_hooks(t)
 
 
 def _tensor_backward(
@@ -357,15 +422,16 @@ def grad(
     walk = _Walk(create_graph if retain_graph is None else retain_graph, create_graph)
     vertices = [vertex(t) for t in wrt]
     walk.captured = dict.fromkeys(vertices)
-    walk.targets = {v.node if type(v) is Output else v for v in vertices}
+    for v in walk.captured:
+        walk.targets.setdefault(v.node if type(v) is Output else v, []).append(v)
     walk.through = _nodes_leading_to([vertex(t) for t in outs if t._requires_grad], set(vertices))
     _start(walk, outs, gs)
     walk.run()
     found = []
-    for t, v in zip(wrt, vertices, strict=True):
+    for i, (t, v) in enumerate(zip(wrt, vertices, strict=True)):
         g = walk.captured[v]
         if g is None:
-            found.append(_missing(t, materialize_grads, allow_unused))
+            found.append(_missing(i, t, materialize_grads, allow_unused))
         else:
             if type(v) is Tensor or not isinstance(v, (Node, Output)):
                 g = run_hooks(t._extra.hooks, g, t.device) if t._extra is not None else g
@@ -373,13 +439,15 @@ def grad(
     return tuple(found)
 
 
-def _missing(t: Tensor, materialize: bool, allow_unused: bool | None) -> Tensor | None:
+def _missing(
+    index: int, t: Tensor, materialize: bool, allow_unused: bool | None
+) -> Tensor | None:
     if materialize:
         return wrap(t.device.xp.zeros_like(t.array), t.device)
     if not allow_unused:
         raise RuntimeError(
-            "One of the differentiated Tensors appears to not have been used in the graph. Set "
-            "allow_unused=True if this is the desired behavior."
+            f"The differentiated Tensor at index {index} appears to not have been used in the "
+            "graph. Set allow_unused=True if this is the desired behavior."
         )
     return None
 
