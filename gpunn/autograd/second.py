@@ -12,8 +12,9 @@ from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 def differentiable_vjp(node: Node, g: Any) -> Any:
     """The VJP on Tensors, recorded, so that it can be differentiated again."""
     function = node.vjp
-    saves = getattr(function, "saves", (None,) * len(node.saved))
-    saved = [_relink(node, what, value) for what, value in zip(saves, node.saved, strict=True)]
+    kept = tuple(node.saved)
+    saves = getattr(function, "saves", (None,) * len(kept))
+    saved = [_relink(node, what, value) for what, value in zip(saves, kept, strict=True)]
     composed = getattr(function, "composed", None)
     if composed is not None:
         return _through_composed(node, g, saves, saved, composed)
