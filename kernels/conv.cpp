@@ -581,10 +581,11 @@ template <class T, int NV, int M> Outer<T> pick_outer(long m) {
     else return m == M ? outer<T, M, NV> : pick_outer<T, NV, M - 1>(m);
 }
 
-// acc[M vectors] += dy[position] * x[off[i] + position], for few output channels.
+// acc[M vectors] += dy[position] * x[off[i] + position], for few output channels. Where a row ends
+// inside a vector `tail` has its lanes; nothing of dy is read at or past `limit`.
 template <class T, int M>
 void inner(const T *x, const long *off, const T *dy, long rows, long width, long step, long dy_step,
-           const Vec<T> *tail, Vec<T> *acc) {
+           const Vec<T> *tail, const T *limit, Vec<T> *acc) {
     Vec<T> sums[M];
     UNROLL for (int i = 0; i < M; i++) sums[i] = acc[i];
     for (long r = 0; r < rows; r++, x += step, dy += dy_step)
@@ -594,7 +595,8 @@ void inner(const T *x, const long *off, const T *dy, long rows, long width, long
                 UNROLL for (int i = 0; i < M; i++) sums[i] += load(x + off[i] + q) * v;
             } else {
                 Vec<T> v = {};
-                for (long j = 0; j < width - q; j++) v[j] = dy[q + j];
+                if (limit - (dy + q) >= LANES<T>) v = keep(load(dy + q), *tail);
+                else for (long j = 0; j < width - q; j++) v[j] = dy[q + j];
                 UNROLL for (int i = 0; i < M; i++)
                     sums[i] += keep(load(x + off[i] + q), *tail) * v;
             }
@@ -602,7 +604,7 @@ void inner(const T *x, const long *off, const T *dy, long rows, long width, long
     UNROLL for (int i = 0; i < M; i++) acc[i] = sums[i];
 }
 template <class T> using Inner = void (*)(const T *, const long *, const T *, long, long, long,
-                                          long, const Vec<T> *, Vec<T> *);
+                                          long, const Vec<T> *, const T *, Vec<T> *);
 template <class T, int M> Inner<T> pick_inner(long m) {
     if constexpr (M == 0) return nullptr;
     else return m == M ? inner<T, M> : pick_inner<T, M - 1>(m);
@@ -738,7 +740,8 @@ template <class T> struct WeightGrad {
                     Range r = part(list, panels, i);
                     pick_inner<T, B>(r.size())(tile, off.data() + r.begin, from + m * out,
                                                lay.t[1].size(), lay.t[2].size(), lay.row,
-                                               s.out[2], &tail, &sums[size_t(m * list + r.begin)]);
+                                               s.out[2], &tail, dy + s.n * s.cout * out,
+                                               &sums[size_t(m * list + r.begin)]);
                 }
         });
         for (long m = 0; m < rows; m++)

@@ -47,8 +47,12 @@ int64_t gather(const char *weight, int64_t count, int64_t row, const I *index, i
                              row / 8, reinterpret_cast<uint64_t *>(out));
             return;
         }
-        for (long i = begin; i < end; i++)
+        for (long i = begin; i < end; i++) {
+            if (i + 16 < end)                           // rows lie anywhere: have them on the way
+                for (long j = 0; j < row && j < 512; j += 64)
+                    __builtin_prefetch(weight + long(index[i + 16]) * row + j);
             memcpy(out + i * row, weight + long(index[i]) * row, size_t(row));
+        }
     });
     return -1;
 }

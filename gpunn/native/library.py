@@ -151,7 +151,7 @@ def _find(choice: list[str]) -> tuple[Path, str]:
 def address(array: np.ndarray) -> int:
     """Where a C-contiguous array's data begins; a third of the cost of `array.ctypes.data`."""
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
     except (TypeError, ValueError, BufferError):  # read-only, empty, or bfloat16
         return array.__array_interface__["data"][0]
 
