@@ -20,7 +20,7 @@ from gpunn.tensor import Tensor, wrap
 
 Rule = Callable[..., None]
 BLOCK = 1 << 17  # bytes of one array in a block: five such fit a core's second-level cache
-NATIVE_SIZE = 1 << 15  # elements of a group from which on the C++ library is asked
+NATIVE_SIZE = 1 << 14  # elements of a group from which on the C++ library is asked
 GPU_BLOCK = 1 << 28  # on a GPU blocks only bound the memory of the temporaries
 
 
