@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.device import Device, resolve
+from gpunn.layout import sparse_coo
 from gpunn.ops.create import to_device
 from gpunn.ops.index import add_at
 from gpunn.tensor import Size, Tensor, method, wrap
@@ -30,7 +31,7 @@ class SparseTensor(Tensor):
     _coalesced: bool
     __array_ufunc__ = None  # ndarray + SparseTensor is ours
     is_sparse = True
-    layout = "torch.sparse_coo"
+    layout = sparse_coo
 
     def __new__(
         cls, places: Any, entries: Any, size: Any, device: Device, once: bool = False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from gpunn import dtypes
-from gpunn.device import CPU, Device, resolve
+from gpunn.device import CPU, Device
 
 _new = object.__new__
 ndarray = np.ndarray
@@ -100,17 +100,6 @@ class Tensor:
     node: Any
     _base: Tensor | None
     _extra: _Extra | None
-
-    def __new__(cls, *args: Any, device: Any = None, **kwargs: Any) -> Tensor:
-        default = dtypes.get_default_dtype().numpy
-        where = resolve(device)
-        if len(args) == 1 and not isinstance(args[0], (int, Size)):
-            data = args[0]
-            if isinstance(data, Tensor):
-                return wrap(data.array, data.device, cls)
-            return wrap(where.xp.asarray(np.asarray(data, dtype=default)), where, cls)
-        shape = args[0] if len(args) == 1 and isinstance(args[0], Size) else args
-        return wrap(where.xp.empty(shape or (0,), default), where, cls)
 
     # --- what it is ---------------------------------------------------------------------
 
@@ -213,7 +202,7 @@ class Tensor:
     is_meta = False
     is_mkldnn = False
     is_nested = False
-    layout = "torch.strided"
+    layout: Any
 
     # --- autograd -----------------------------------------------------------------------
 

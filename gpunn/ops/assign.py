@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from gpunn import dtypes
 from gpunn.autograd.graph import adopt, check_inplace, result, vjp
 from gpunn.autograd.graph import namespace as ns
 from gpunn.tensor import Tensor, method, root
@@ -137,22 +136,4 @@ def _is_pinned(owner: Any) -> bool:
     return owner.__class__.__name__.startswith("PinnedMemory")
 
 
-@method
-def type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:  # noqa: A001
-    """The name of the tensor's type, "torch.FloatTensor"; or the tensor as another dtype."""
-    if dtype is None:
-        return _TYPE_NAMES[self.dtype.name]
-    if isinstance(dtype, str):
-        dtype = next(dtypes._FROM_NAME[d] for d, name in _TYPE_NAMES.items() if name == dtype)
-    return self.to(dtypes.as_dtype(getattr(dtype, "dtype", dtype)))
-
-
-_TYPE_NAMES = {
-    d: f"torch.{name}Tensor"
-    for d, name in {
-        "float32": "Float", "float64": "Double", "float16": "Half", "bfloat16": "BFloat16",
-        "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte",
-        "bool": "Bool", "complex64": "ComplexFloat", "complex128": "ComplexDouble",
-    }.items()
-}  # fmt: skip
 __all__ = ["detach_", "fill", "fill_", "zero_"]

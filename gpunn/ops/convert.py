@@ -9,7 +9,15 @@ from gpunn import dtypes
 from gpunn.autograd.graph import result, vjp
 from gpunn.device import CPU, Device, resolve, transfer
 from gpunn.dtypes import as_dtype
-from gpunn.layout import contiguous_format, fits, lay_out, memory_format, preserve_format, stays
+from gpunn.layout import (
+    contiguous_format,
+    fits,
+    lay_out,
+    memory_format,
+    preserve_format,
+    stays,
+    strided,
+)
 from gpunn.ops._rows import cast
 from gpunn.tensor import Tensor, method, wrap
 
@@ -163,6 +171,9 @@ for _name, _d in (
     ("bool", dtypes.bool_), ("cfloat", dtypes.complex64), ("cdouble", dtypes.complex128),
 ):  # fmt: skip
     _to_dtype(_name, _d)
+
+
+Tensor.layout = strided  # type: ignore[assignment]
 
 
 @method

@@ -83,8 +83,9 @@ def _number_of(x: Tensor) -> Any:
 def integers(data: Any, wanted: np.dtype) -> np.ndarray:
     """Nested numbers cut to integers, with PyTorch's errors for those that do not fit."""
     plain = np.array(data)
-    if plain.dtype == object or (plain.dtype == np.uint64 and wanted.itemsize < 8):
-        _refuse_large(data, wanted)
+    if plain.dtype == object or (plain.dtype == np.uint64 and wanted != np.uint64):
+        _refuse_large(data)
+    if plain.dtype == object:
         raise _ragged(data)
     if plain.dtype.kind == "c":
         raise TypeError("must be real number, not complex")
@@ -100,7 +101,7 @@ def integers(data: Any, wanted: np.dtype) -> np.ndarray:
     return plain.astype(wanted)
 
 
-def _refuse_large(data: Any, wanted: np.dtype) -> None:
+def _refuse_large(data: Any) -> None:
     """ValueError where data is, or begins with, a Python int of more than 64 bits."""
     while hasattr(data, "__getitem__") and len(data):
         data = max(data) if all(isinstance(v, int) for v in data) else data[0]
@@ -215,7 +216,7 @@ def asarray(
     """
     made = _shared(obj)
     if made is None and hasattr(obj, "__dlpack__"):
-        from gpunn.utils.dlpack import from_dlpack
+        from gpunn.ops.interop import from_dlpack
 
         made = from_dlpack(obj)
     if made is None and isinstance(obj, (bytes, bytearray, memoryview)):

@@ -110,15 +110,16 @@ def result_type(tensor1: Any, tensor2: Any) -> dtypes.dtype:
     >>> gpunn.result_type(gpunn.tensor([1, 2], dtype=gpunn.int8), 1.0)
     torch.float32
     """
-    from gpunn.ops._operands import priority
-
     pairs = []
     for x in (tensor1, tensor2):
         if not isinstance(x, (Tensor, *NUMBERS)):
             raise TypeError(
                 f"result_type() received an invalid combination of arguments - got {x!r}"
             )
-        pairs.append((x.dtype if isinstance(x, Tensor) else dtypes.of_scalar(x), priority(x)))
+        if isinstance(x, Tensor):
+            pairs.append((x.dtype, 2 if x.ndim else 1))
+        else:
+            pairs.append((dtypes.of_scalar(x), 0))
     return dtypes.result_of(pairs)
 
 
