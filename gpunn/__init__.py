@@ -80,7 +80,9 @@ from gpunn.ops.elementwise import *  # noqa: E402, F403
 from gpunn.ops.extreme import *  # noqa: E402, F403
 from gpunn.ops.gather import *  # noqa: E402, F403
 from gpunn.ops.index_write import *  # noqa: E402, F403
+from gpunn.ops.interop import *  # noqa: E402, F403
 from gpunn.ops.join import *  # noqa: E402, F403
+from gpunn.ops.legacy import *  # noqa: E402, F403
 from gpunn.ops.linalg import *  # noqa: E402, F403
 from gpunn.ops.logic import *  # noqa: E402, F403
 from gpunn.ops.mask import *  # noqa: E402, F403
