@@ -51,7 +51,7 @@ def checkpoint(
     >>> x = gpunn.tensor([0.0, 1.0], requires_grad=True)
     >>> checkpoint(lambda t: t.exp().sin().sum(), x, use_reentrant=False).backward()
     >>> x.grad
-    tensor([ 0.5403, -2.4783])
+    tensor([ 0.5403, -2.4784])
     """
     if use_reentrant is None:
         _warn_reentrant("checkpoint")

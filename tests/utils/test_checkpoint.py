@@ -1,4 +1,4 @@
-"""Checkpointing: the same gradients with less kept, random numbers repeated, errors as PyTorch's."""
+"""Checkpointing: the same gradients with less kept, random numbers repeated, its errors."""
 
 import gc
 import warnings
