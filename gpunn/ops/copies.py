@@ -25,7 +25,8 @@ def _copying(
         return None
 
     document(copy, name, f"`{name.removesuffix('_copy')}` as a copy, not a view.",
-             f"gpunn.{name}({example}).shape\ntorch.Size({list(size)})", "as the view's", "any")  # fmt: skip
+             f"gpunn.{name}({example}).shape\ntorch.Size({list(size)})",
+             "as the view's", "any")  # fmt: skip
     return copy
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.autograd.graph import namespace as ns
 from gpunn.ops._rows import half, refusal, same_device, write_out
 from gpunn.ops.extreme import pair_type, write_pair
 from gpunn.tensor import Tensor, method, normal_dim, wrap
@@ -189,7 +190,8 @@ def histogram(
     flat = wrap(input.array.reshape(-1, 1), input.device)
     w = None if weight is None else wrap(weight.array.reshape(-1), weight.device)
     hist, edges = histogramdd(flat, [bins], range=range, weight=w, density=density)
-    return write_pair(out, _Histogram(hist, edges[0]), "histogram")
+    edge = edges[0].clone() if isinstance(bins, Tensor) else edges[0]
+    return write_pair(out, _Histogram(hist, edge), "histogram")
 
 
 def histogramdd(
@@ -285,9 +287,15 @@ def _edges(input: Tensor, column: Any, bins: Any, ends: Any, d: int) -> Any:
     if ends is None and column.size:
         low, high = float(column.min()), float(column.max())
     low, high = _ends("histogramdd", column[:0], low, high, d)
-    from gpunn.ops.create import linspace
+    return _equal_edges(low, high, bins, column)
 
-    return linspace(low, high, bins + 1, dtype=input.dtype, device=input.device).array
+
+def _equal_edges(low: float, high: float, bins: int, like: Any) -> Any:
+    """Equal bins' edges, rounded as PyTorch does: values that lie on one must fall on its side."""
+    xp, real = ns(like), like.dtype.type
+    first, last = real(low), real(high)
+    step, i = (last - first) / real(bins), xp.arange(bins + 1).astype(like.dtype)
+    return xp.where(i < (bins + 1) // 2, first + step * i, last - step * (real(bins) - i))
 
 
 def _density(hist: Any, edges: list[Any], xp: Any) -> Any:

@@ -177,7 +177,8 @@ def _triangle(name: str, what: str, lower: bool) -> Any:
         return made if out is None else write_out(out, made, name)
 
     document(tri, name, f"The {what} triangle of matrices, the rest 0; `diagonal` shifts its edge.",
-             f"gpunn.{name}(gpunn.ones(2, 2)).sum()\ntensor(3.)", "(..., m, n)", "unchanged")  # fmt: skip
+             f"gpunn.{name}(gpunn.ones(2, 2)).sum()\ntensor(3.)",
+             "(..., m, n)", "unchanged")  # fmt: skip
     setattr(Tensor, name + "_", inplace(tri, name))
     return method(tri)
 

@@ -11,7 +11,7 @@ from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.ops._rows import same_device, write_out
 from gpunn.ops.accumulate import add_at
-from gpunn.ops.index import getitem_raw, put
+from gpunn.ops.index import getitem_raw, put, write_apart
 from gpunn.ops.shape import broadcast_tensors
 from gpunn.ops.views import expand, reshape
 from gpunn.tensor import Tensor, method, normal_dim, wrap
@@ -29,18 +29,21 @@ def along(indices: Any, axis: int) -> tuple[Any, ...]:
     )
 
 
+_WORDS = "Expected dtype int32/int64 for index"
+
+
 def out_of_range(a: Any, n: int) -> int | None:
     """An index of a raw array outside [0, n), None where there is none."""
     if not a.size:
         return None
-    if a.dtype == np.int64 and a.flags.c_contiguous:  # negative ones are large without a sign
-        if int(a.view(np.uint64).max()) < n:
-            return None
+    unsigned = a.view(np.uint64) if a.dtype == np.int64 else a  # negative ones are large then
+    if unsigned is not a and int(unsigned.max()) < n:
+        return None
     low, high = int(a.min()), int(a.max())
     return high if high >= n else low if low < 0 else None
 
 
-def index_array(name: str, index: Tensor, words: str = "Expected dtype int32/int64 for index") -> Any:
+def index_array(name: str, index: Tensor, words: str = _WORDS) -> Any:
     """The raw index array; RuntimeError where it is not int32 or int64."""
     a = index.array
     if a.dtype.kind != "i" or a.dtype.itemsize < 4:
@@ -108,14 +111,21 @@ def gather(
     if input.device is not index.device:
         same_device("gather", (input, index))
     axis = normal_dim(dim, x.ndim)
-    a = index_array("gather", index)
+    if out is not None and out.dtype is not input.dtype:
+        raise RuntimeError(
+            f"gather(): Expected out tensor to have dtype {input.dtype}, but got {out.dtype} "
+            "instead"
+        )
+    a = index.array
     if a.size:
-        check_along(x, a, axis, "input")
+        check_along(x, index_array("gather", index), axis, "input")
+    else:
+        a = a.astype(np.int64)
     if a.size == 0 or x.ndim == 0 or a.ndim == 0:
         made = reshape(getitem_raw(reshape(input, x.size), (a.reshape(-1),)), a.shape)
     else:
         made = result(x[along(a, axis)], input, pick_vjp, (input,), (x.shape, axis, a, True))
-    return made if out is None else write_out(out, made, "gather")
+    return made if out is None else write_apart(out, made, "gather", (input, index))
 
 
 def take_along_dim(
@@ -136,7 +146,7 @@ def take_along_dim(
     if input.device is not indices.device:
         same_device("torch.take_along_dim()", (input, indices))
     if dim is None:
-        made = getitem_raw(reshape(input, -1 if input.array.size else 0), (indices.array.reshape(-1),))
+        made = getitem_raw(reshape(input, input.array.size), (indices.array.reshape(-1),))
         return made if out is None else write_out(out, made, "take_along_dim")
     n = input.array.ndim
     if n != indices.array.ndim:
@@ -173,7 +183,7 @@ def take(input: Tensor, index: Tensor, *, out: Tensor | None = None) -> Tensor:
         raise IndexError("take(): tried to take from an empty tensor")
     made = getitem_raw(reshape(input, input.array.size), (a,)) if a.ndim else reshape(
         getitem_raw(reshape(input, input.array.size), (a.reshape(1),)), ())  # fmt: skip
-    return made if out is None else write_out(out, made, "take")
+    return made if out is None else write_apart(out, made, "take", (input, index))
 
 
 def flat_index(name: str, input: Tensor, index: Tensor) -> Any:
@@ -220,7 +230,7 @@ def index_select(input: Tensor, dim: int, index: Tensor, *, out: Tensor | None =
     else:
         saved = (x.shape, axis, a)
         made = result(x.take(a, axis), input, _index_select_vjp, (input,), saved)
-    return made if out is None else write_out(out, made, "index_select")
+    return made if out is None else write_apart(out, made, "index_select", (input, index))
 
 
 @vjp((None, None, None))
@@ -250,7 +260,7 @@ def masked_select(input: Tensor, mask: Tensor, *, out: Tensor | None = None) -> 
     if x.array.ndim == 0:
         x, m = reshape(x, 1), reshape(m, 1)
     made = getitem_raw(x, (m.array,))
-    return made if out is None else write_out(out, made, "masked_select")
+    return made if out is None else write_apart(out, made, "masked_select", (input, mask))
 
 
 # --- the reverse: classes as vectors ------------------------------------------------------

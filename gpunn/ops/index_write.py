@@ -9,8 +9,9 @@ import numpy as np
 from gpunn.autograd.graph import namespace as ns
 from gpunn.ops._rows import cast, same_device, write_out
 from gpunn.ops.gather import flat_index, index_array, out_of_range
-from gpunn.ops.index import Key, get_view, number, put_raw, split_key, store
+from gpunn.ops.index import get_view, number, put_raw, store
 from gpunn.ops.index import put as put_at
+from gpunn.ops.index_key import Key, split_key
 from gpunn.ops.views import reshape
 from gpunn.tensor import Tensor, method, normal_dim, wrap
 
@@ -36,9 +37,8 @@ def vector_key(name: str, x: Tensor, dim: int, index: Tensor, source: Any) -> Ke
         words = f"index {bad} is out of bounds for dimension {axis} with size {n}"
         if name == "index_add_":
             raise RuntimeError(words)
-        raise IndexError(
-            f"{name}(): {words}" if name == "index_copy_" else f"index out of range in self: {words}"
-        )
+        start = f"{name}()" if name == "index_copy_" else "index out of range in self"
+        raise IndexError(f"{start}: {words}")
     return (*[slice(None)] * axis, i.reshape(-1))
 
 
@@ -77,7 +77,9 @@ def at_least_1d(source: Tensor) -> Tensor:
     return source if source.array.ndim else reshape(source, 1)
 
 
-def _index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any, here: bool) -> Tensor:
+def _index_add(
+    x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any, here: bool
+) -> Tensor:
     key = vector_key("index_add_", x, dim, index, source)
     scaled = source if alpha == 1 else (source * alpha).to(x.dtype)  # type: ignore[operator]
     return put_raw(x, key, at_least_1d(scaled), True, here)
@@ -158,6 +160,8 @@ def _index_fill(x: Tensor, dim: int, index: Tensor, value: Any, here: bool) -> T
     if a.size and not (-n <= int(a.min()) and int(a.max()) < n):
         bad = int(a.max()) if int(a.max()) >= n else int(a.min())
         raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {n}")
+    if isinstance(value, Tensor) and value._requires_grad:  # counts once where it is written twice
+        a = ns(a).unique(ns(a).where(a < 0, a + n, a))
     key = (*[slice(None)] * axis, a.reshape(-1))
     return put_raw(x, key, fill_value("index_fill", x, value), False, here)
 
@@ -308,7 +312,8 @@ def slice_scatter(
 
 
 __all__ = [
-    "index_add", "index_copy", "index_fill", "index_put", "put", "select_scatter", "slice_scatter",
+    "index_add", "index_copy", "index_fill", "index_put", "index_put_", "put", "select_scatter",
+    "slice_scatter",
 ]  # fmt: skip
 for _f in (index_add, index_copy, index_fill, index_put, select_scatter, slice_scatter):
     method(_f)

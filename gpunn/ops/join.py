@@ -10,7 +10,8 @@ import numpy as np
 
 from gpunn import dtypes
 from gpunn.autograd.graph import mode, result, vjp
-from gpunn.ops._rows import cast, document, same_device, write_out
+from gpunn.ops._rows import cast, document, same_device
+from gpunn.ops.index import write_apart
 from gpunn.ops.views import expand, reshape
 from gpunn.tensor import Tensor, normal_dim, wrap
 
@@ -34,13 +35,13 @@ def _tensor_list(name: str, tensors: Any) -> list[Tensor]:
     """The tensors to join as a list; TypeErrors for what is no tensor."""
     if isinstance(tensors, (list, tuple)):
         found = list(tensors)
-        bad = next((t for t in found if not isinstance(t, Tensor)), None)
-        if bad is None:
-            return found
-        raise TypeError(
-            f"expected Tensor as element {found.index(bad)} in argument 0, but got "
-            f"{type(bad).__name__} ({name})"
-        )
+        for i, t in enumerate(found):
+            if not isinstance(t, Tensor):
+                raise TypeError(
+                    f"expected Tensor as element {i} in argument 0, but got {type(t).__name__} "
+                    f"({name})"
+                )
+        return found
     raise TypeError(
         f"{name}(): argument 'tensors' (position 1) must be tuple of Tensors, not "
         f"{type(tensors).__name__}"
@@ -51,10 +52,7 @@ def _alike(tensors: list[Tensor]) -> bool:
     """Whether the tensors have one dtype and one device."""
     first = tensors[0]
     dtype, device = first.array.dtype, first.device
-    for t in tensors:
-        if t.array.dtype is not dtype or t.device is not device:
-            return False
-    return True
+    return not any([t.array.dtype is not dtype or t.device is not device for t in tensors])
 
 
 def _promoted(name: str, tensors: list[Tensor]) -> list[Tensor]:
@@ -91,24 +89,11 @@ def cat(
     except ValueError:
         raise _cat_error(arrays, d) from None
     if out is not None:
-        return _write_joined(out, y, parts, "cat")
+        return write_apart(out, wrap(y, device), "cat", parts)
     if mode.grad and any([t._requires_grad for t in parts]):
         sizes = [a.shape[d] for a in arrays]
         return result(y, parts[0], _cat_vjp, tuple(parts), (d, sizes))
     return wrap(y, device)
-
-
-def _write_joined(out: Tensor, y: Any, parts: list[Tensor], name: str) -> Tensor:
-    """Fills out=; RuntimeError where it shares memory with what is joined."""
-    if any(np.may_share_memory(out.array, t.array) for t in parts if type(y) is np.ndarray):
-        raise RuntimeError(
-            "unsupported operation: some elements of the input tensor and the written-to tensor "
-            "refer to a single memory location. Please clone() the tensor before performing the "
-            "operation."
-        )
-    made = wrap(y, parts[0].device)
-    made._requires_grad = any(t._requires_grad for t in parts)
-    return write_out(out, made, name)
 
 
 def _cat_error(arrays: list[Any], axis: int) -> RuntimeError:
@@ -176,7 +161,7 @@ def stack(tensors: Tensors, dim: int = 0, *, out: Tensor | None = None) -> Tenso
     device = parts[0].device
     y = device.xp.concatenate([t.array[key] for t in parts], axis)
     if out is not None:
-        return _write_joined(out, y, parts, "stack")
+        return write_apart(out, wrap(y, device), "stack", parts)
     if mode.grad and any([t._requires_grad for t in parts]):
         return result(y, parts[0], _stack_vjp, tuple(parts), (axis,))
     return wrap(y, device)
@@ -318,7 +303,6 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
         for i, t in enumerate(found)
     ]
     if swap:
-        grids = [g.swapaxes(0, 1) for g in grids]  # type: ignore[attr-defined]
         grids[:2] = grids[1::-1]
     return tuple(grids)
 

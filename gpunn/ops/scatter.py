@@ -12,7 +12,8 @@ from gpunn.autograd.graph import result, vjp
 from gpunn.ops._rows import inplace, same_device, write_out
 from gpunn.ops.accumulate import add_at
 from gpunn.ops.gather import along, check_along, index_array
-from gpunn.ops.index import Key, getitem_raw, number, put, put_raw
+from gpunn.ops.index import getitem_raw, number, put, put_raw
+from gpunn.ops.index_key import Key
 from gpunn.ops.index_write import at_least_1d, vector_key
 from gpunn.ops.views import reshape
 from gpunn.tensor import Tensor, method, normal_dim, wrap
@@ -78,8 +79,8 @@ def _source(src: Any, value: Any, reduce: str | None) -> Any:
 def _scatter_with(input: Tensor, dim: int, index: Tensor, source: Any, reduce: str) -> Tensor:
     kind = {"add": "sum", "multiply": "prod"}[reduce]
     if not isinstance(source, Tensor):
-        full = ns(input.array).full(index.array.shape, number(source, input.array.dtype)[()], input.array.dtype)
-        source = wrap(full, input.device)
+        one = number(source, input.array.dtype)
+        source = wrap(ns(input.array).full(index.array.shape, one[()], one.dtype), input.device)
     return scatter_reduce(input, dim, index, source, kind)
 
 
@@ -269,18 +270,23 @@ def _product_vjp(
     zero_part = (part.array if tensors else part) == 0
     count = zeros.astype(np.int64)
     add_at(count, key, zero_part.astype(np.int64))
-    masks = [own & ~zeros, zeros, zero_part, count == 0, count == 1]
-    own, zeros, zero_part, none, one = (wrap(m, g.device) if tensors else m for m in masks)
+    masks = [own & ~zeros, zeros, zero_part, count == 1]
+    own, zeros, zero_part, one = (wrap(m, g.device) if tensors else m for m in masks)
     one_x, one_part = xp.where(own, x, 1), xp.where(zero_part, 1, part)
-    rest = _products(one_x, one_part, key)  # without the zeros
-    lone = xp.where(one, g * rest, 0)
-    several = xp.where(none, g * rest, 0)
-    gx = xp.where(own, several / one_x, xp.where(zeros, lone, 0))
+    read = (lambda t: getitem_raw(t, key)) if tensors else (lambda t: t[key])
+    rest, whole = g * _products(one_x, one_part, key), g * y
+    lone_x = xp.where(one, rest, 0)
+    lone_part = read(lone_x)
+    if tensors:  # of two zeros, each is the other's factor: nothing here, but it has a gradient
+        two = wrap(count == 2, g.device)
+        pair = put(xp.where(zeros, x, 0), key, xp.where(zero_part, part, 0), True)
+        lone_x = xp.where(two, rest * (pair - x), lone_x)
+        lone_part = xp.where(read(two), read(rest) * (read(pair) - part), lone_part)
+    gx = xp.where(own, whole / one_x, xp.where(zeros, lone_x, 0))
     if not include_self:
         kept = hits == 0
         gx = xp.where(wrap(kept, g.device) if tensors else kept, g, gx)
-    read = (lambda t: getitem_raw(t, key)) if tensors else (lambda t: t[key])
-    return gx, xp.where(zero_part, read(lone), read(several) / one_part)
+    return gx, xp.where(zero_part, lone_part, read(whole) / one_part)
 
 
 def _products(x: Any, part: Any, key: Key) -> Any:

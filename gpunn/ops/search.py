@@ -8,6 +8,7 @@ import numpy as np
 
 from gpunn import dtypes
 from gpunn.ops._rows import half, refusal, same_device, write_out
+from gpunn.ops.gather import along
 from gpunn.tensor import Tensor, method, wrap
 
 # --- nonzero ------------------------------------------------------------------------------
@@ -91,14 +92,16 @@ def searchsorted(
     tensor([1, 2])
     """
     if side not in (None, "left", "right"):
-        raise RuntimeError(f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
+        raise RuntimeError(
+            f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}"
+        )
     if side == "left" and right:
         raise RuntimeError("torch.searchsorted(): side and right can't be set to opposites, got "
                            "side of left while right was True")  # fmt: skip
     edges, v = _comparable(sorted_sequence, values)
     _check_search(edges, v, sorter)
     if sorter is not None:
-        edges = edges[(*np.ogrid[tuple(map(slice, edges.shape[:-1]))], sorter.array)]
+        edges = edges[along(sorter.array, edges.ndim - 1)]
     where: Any = "right" if right or side == "right" else "left"
     kind: Any = np.int32 if out_int32 else np.int64
     if out is not None and out.array.dtype != kind:
@@ -165,7 +168,7 @@ def _check_search(edges: Any, v: Any, sorter: Tensor | None) -> None:
             f"torch.searchsorted(): sorter must be a tensor of long dtype but got dtype "
             f"{sorter.dtype}"
         )
-    if s.size and not (0 <= int(s.min()) and int(s.max()) < edges.shape[-1]):
+    if s.size and not (int(s.min()) >= 0 and int(s.max()) < edges.shape[-1]):
         raise RuntimeError("torch.searchsorted(): sorter index out of range")
 
 
@@ -236,6 +239,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
         raise TypeError(f"expected 'shape' to be int or sequence of ints, but got {shape}")
     if any(n < 0 for n in sizes):
         raise ValueError(f"'shape' cannot have negative values, but got {tuple(sizes)}")
+    a = a.astype(np.int64, copy=False)
     found, step = [], 1
     for n in reversed(sizes):
         found.append(wrap(indices.device.xp.asarray(a // step % n), indices.device))

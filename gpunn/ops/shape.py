@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.autograd.graph import result, unbroadcast, view, vjp
 from gpunn.autograd.graph import namespace as ns
+from gpunn.autograd.graph import result, unbroadcast, view, vjp
 from gpunn.ops._rows import refusal, size_error
 from gpunn.ops.accumulate import add_at
 from gpunn.ops.index import put
@@ -105,7 +105,7 @@ moveaxis = movedim
 
 
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """A view of all windows of `size` entries of a dimension, `step` apart, in a new last dimension.
+    """A view of all windows of `size` entries of a dimension, `step` apart, as a new last one.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.Tensor.unfold.html
 
@@ -331,8 +331,9 @@ def roll(input: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
         )
     x = input.array
     for d in axes:
-        if x.size:
-            normal_dim(d, x.ndim)
+        normal_dim(d, x.ndim)
+        if not x.ndim:
+            raise IndexError(f"Dimension specified as {d} but tensor has no dimensions")
     if x.ndim == 0 or x.size == 0:
         return input.clone()  # type: ignore[attr-defined]
     y = input.device.xp.roll(x, moves if axes else moves[0], axes or None)
@@ -475,6 +476,8 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     tensor([[2., 2., 2.]])
     """
     wanted, have = int_list(size), input.array.shape
+    if not wanted:
+        return input.sum()  # type: ignore[attr-defined]
     new = len(have) - len(wanted)
     if new < 0 or any(n not in (1, m) for n, m in zip(wanted, have[new:], strict=True)):
         raise RuntimeError(f"size {{{list(wanted)}}} is not expandable to size {{{list(have)}}}.")
@@ -483,7 +486,7 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
 
 __all__ = [
     "broadcast_shapes", "broadcast_tensors", "flatten", "flip", "fliplr", "flipud", "moveaxis",
-    "movedim", "ravel", "repeat_interleave", "roll", "rot90", "tile", "unflatten",
+    "movedim", "ravel", "repeat_interleave", "resize_as_", "roll", "rot90", "tile", "unflatten",
 ]  # fmt: skip
 for _f in (flatten, ravel, unflatten, movedim, tile, unfold, repeat_interleave, flip, fliplr,
            flipud, roll, rot90):  # fmt: skip

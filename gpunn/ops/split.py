@@ -67,6 +67,8 @@ def narrow_copy(
     >>> gpunn.narrow_copy(gpunn.arange(5), 0, 1, 2)
     tensor([1, 2])
     """
+    if dim >= input.array.ndim > 0:
+        raise RuntimeError(f"narrow_copy(): Expected dim < {input.array.ndim}, but got {dim}")
     part = narrow(input, dim, start, length)
     return part.clone() if out is None else write_out(out, part, "narrow_copy")  # type: ignore[attr-defined]
 

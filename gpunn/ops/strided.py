@@ -282,7 +282,12 @@ def as_strided_scatter(
     low, count = _range(place, origin)
     flat = _laid(x, origin, low, count)
     at(flat, place, low)[...] = src.array
-    return result(at(flat, origin, low), input, _write_vjp, (input, src), (place, origin))
+    return result(at(flat, origin, low), input, _scatter_vjp, (input, src), (place, origin))
+
+
+@vjp((None, None), name="AsStridedScatterBackward0")
+def _scatter_vjp(g: Any, place: Place, origin: Place) -> Any:
+    return _write_vjp(g, place, origin)
 
 
 # --- writing through views ----------------------------------------------------------------
@@ -325,4 +330,4 @@ def rejoin_views(base: Tensor) -> None:
         out._requires_grad = base._requires_grad
 
 
-__all__ = ["as_strided", "as_strided_scatter"]
+__all__ = ["as_strided", "as_strided_", "as_strided_scatter"]

@@ -29,7 +29,8 @@ OPERATIONS = {
         log1p log2 logaddexp logaddexp2 logical_* logit lt maximum minimum mul nan_to_num ne neg
         nextafter polygamma positive pow rad2deg reciprocal remainder round rsqrt rsub sgn
         sigmoid sign signbit sin sinc sinh sqrt square sub tan tanh true_divide trunc where
-        xlogy special.entr special.ndtr special.xlog1py __r*__
+        xlogy angle complex conj* frexp i0 igamma igammac imag mvlgamma polar real resolve_*
+        view_as_complex view_as_real special.* __r*__
         """,
     "reductions": """
         all amax amin aminmax any argmax argmin count_nonzero cummax cummin cumprod cumsum dist
@@ -101,6 +102,17 @@ VALUES_DIFFER = {
 
 #: Multiples of the usual tolerance (compare.py), by dtype ("" for all).
 TOLERANCE_FACTOR: dict[str, dict[str, float]] = {
+    # PyTorch's own values are that far from the exact ones (gpunn's are compared with those of
+    # mpmath and SciPy in tests/special).
+    "polygamma": {"float32": 10},
+    "special.polygamma": {"float32": 10},
+    "special.airy_ai": {"float64": 50, "float32": 300, "int64": 300},
+    "special.bessel_j0": {"float64": 50, "float32": 10},
+    "special.bessel_j1": {"float64": 50, "float32": 10},
+    "special.bessel_y0": {"float64": 50, "float32": 10},
+    "special.bessel_y1": {"float64": 200, "float32": 10},
+    "special.hermite_polynomial_h": {"float32": 10},
+    "special.hermite_polynomial_he": {"float32": 10},
     # The Newton-Schulz iteration runs in bfloat16: its rounding depends on the order of sums.
     "optim.Muon": {"float64": 1e5, "float32": 1e3},
     # Near the minimum its state holds differences of nearly equal numbers.
@@ -144,6 +156,26 @@ KNOWN = [
         "PyTorch writes to the wrong places of an out= that is not contiguous",
         kind="out",
         text=r"out=\w+\[[\d,]+\]/strides",
+    ),
+    Known(
+        "narrow_copy",
+        "PyTorch writes to the wrong places of an out= that is not contiguous",
+        kind="out",
+        text=r"out=\w+\[[\d,]+\]/strides",
+    ),
+    Known(
+        "as_strided_scatter",
+        "PyTorch's gradient is wrong: its own gradient test is marked as expected to fail",
+        kind="grad*",
+    ),
+    *(
+        Known(
+            name,
+            "an out= of another shape is given new memory, which no input can share",
+            kind="error",
+            text="no error.*some elements of the input tensor and the written-to tensor",
+        )
+        for name in ("cat", "gather")
     ),
     Known(
         "*",
