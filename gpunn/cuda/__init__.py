@@ -113,3 +113,13 @@ __all__ = [
     "synchronize",
     "transfer",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """PyTorch's older types, `cuda.FloatTensor`, ..."""
+    from gpunn.ops.legacy import cuda_type
+
+    found = cuda_type(name)
+    if found is None:
+        raise AttributeError(f"module 'gpunn.cuda' has no attribute '{name}'")
+    return found

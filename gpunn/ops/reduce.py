@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.autograd.graph import Node, mode, result, vjp
 from gpunn.autograd.graph import namespace as ns
-from gpunn.autograd.graph import result, vjp
-from gpunn.dtypes import F32
+from gpunn.device import CPU
+from gpunn.dtypes import F32, F64
 from gpunn.ops._rows import cast, half, inplace, write_out
-from gpunn.tensor import Tensor, dim_error, normal_dim
+from gpunn.tensor import Tensor, dim_error, normal_dim, wrap
+
+_add = np.add.reduce
 
 # --- dimensions ---------------------------------------------------------------------------
 
@@ -75,6 +78,16 @@ def sum(  # noqa: A001
     >>> gpunn.sum(gpunn.tensor([[1, 2], [3, 4]]), dim=0)
     tensor([4, 6])
     """
+    if dtype is None and out is None and axis is None and not keepdims:
+        y = quick_sum(input, dim, keepdim)
+        if y is not None:
+            t = wrap(y)
+            if input._requires_grad and mode.grad:
+                axes = None if dim is None else (dim,)
+                t._requires_grad = True
+                saved = (input.array.shape, axes, keepdim)
+                t.node = Node(_sum_vjp, (input.node or input,), saved, CPU)
+            return t
     if dim is None:
         dim = axis
     keepdim = keepdim or keepdims
@@ -90,6 +103,23 @@ def sum(  # noqa: A001
 
 
 Tensor.sum = sum  # type: ignore[attr-defined]
+
+
+def quick_sum(input: Tensor, dim: Any, keepdim: bool) -> Any:
+    """The sum of the usual case, float32 or float64 on the CPU, as a raw array; else None."""
+    x = input.array
+    d = x.dtype
+    if not (d is F32 or d is F64) or input.device is not CPU:
+        return None
+    if dim is None and not keepdim:
+        return _add(x, None, None, np.empty((), d))
+    if type(dim) is not int or not x.ndim:
+        return None
+    try:
+        y = _add(x, dim, None, None, keepdim)
+    except ValueError:  # no such dimension
+        return None
+    return y if type(y) is np.ndarray else np.asarray(y)
 
 
 def sum_array(x: Any, axes: Any = None, keepdim: bool = False) -> Any:
@@ -120,6 +150,19 @@ def mean(
     >>> gpunn.mean(gpunn.tensor([1.0, 2.0, 6.0]))
     tensor(3.)
     """
+    if dtype is None and out is None and axis is None and not keepdims:
+        y = quick_sum(input, dim, keepdim)
+        if y is not None:
+            x = input.array
+            count = x.size if dim is None else x.shape[dim]
+            y /= count
+            t = wrap(y)
+            if input._requires_grad and mode.grad:
+                axes = None if dim is None else (dim,)
+                t._requires_grad = True
+                saved = (x.shape, axes, keepdim, count)
+                t.node = Node(_mean_vjp, (input.node or input,), saved, CPU)
+            return t
     if dim is None:
         dim = axis
     keepdim = keepdim or keepdims
