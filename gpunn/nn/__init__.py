@@ -21,6 +21,8 @@ from gpunn.nn.conv import Conv3d as Conv3d
 from gpunn.nn.conv import LazyConv1d as LazyConv1d
 from gpunn.nn.conv import LazyConv2d as LazyConv2d
 from gpunn.nn.conv import LazyConv3d as LazyConv3d
+from gpunn.nn.cross_entropy import CrossEntropyLoss as CrossEntropyLoss
+from gpunn.nn.cross_entropy import NLLLoss as NLLLoss
 from gpunn.nn.dropout import Dropout as Dropout
 from gpunn.nn.embedding import Embedding as Embedding
 from gpunn.nn.embedding import EmbeddingBag as EmbeddingBag
@@ -29,9 +31,7 @@ from gpunn.nn.linear import LazyLinear as LazyLinear
 from gpunn.nn.linear import Linear as Linear
 from gpunn.nn.loss import BCELoss as BCELoss
 from gpunn.nn.loss import BCEWithLogitsLoss as BCEWithLogitsLoss
-from gpunn.nn.loss import CrossEntropyLoss as CrossEntropyLoss
 from gpunn.nn.loss import MSELoss as MSELoss
-from gpunn.nn.loss import NLLLoss as NLLLoss
 from gpunn.nn.module import Module as Module
 from gpunn.nn.norm import BatchNorm1d as BatchNorm1d
 from gpunn.nn.norm import BatchNorm2d as BatchNorm2d

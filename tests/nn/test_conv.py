@@ -9,7 +9,7 @@ from check import check
 import gpunn
 import gpunn.nn.functional as F
 from gpunn import native, nn
-from gpunn.nn import conv
+from gpunn.nn import columns
 
 rng = np.random.default_rng(0)
 
@@ -66,7 +66,7 @@ def test_conv_is_the_definition(case, path):
 
 
 def test_columns_in_several_chunks(path, monkeypatch):
-    monkeypatch.setattr(conv, "COLUMN_BYTES", 1)
+    monkeypatch.setattr(columns, "COLUMN_BYTES", 1)
     x, w = rng.normal(size=(5, 2, 6, 6)), rng.normal(size=(3, 2, 3, 3))
     check(F.conv2d, [x, w], lambda x, w: slow_conv(x, w, None, (1, 1), (0, 0), (1, 1), 1),
           dtypes=("float64",))  # fmt: skip

@@ -24,7 +24,7 @@ _HOMES = {
     "instancenorm": ["norm"],
     "lazy": ["lazy"],
     "linear": ["linear"],
-    "loss": ["loss"],
+    "loss": ["loss", "cross_entropy"],
     "module": ["module"],
     "normalization": ["norm"],
     "padding": ["pad"],
