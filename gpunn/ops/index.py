@@ -24,13 +24,7 @@ from gpunn.ops._rows import NUMBERS, cast, same_device, write_out
 from gpunn.ops.accumulate import add_at
 from gpunn.ops.convert import to_device
 from gpunn.ops.index_key import (
-    Key,
-    advanced_error,
-    basic_error,
-    check_step,
-    is_basic,
-    split_key,
-    take_key,
+    Key, advanced_error, basic_error, check_step, is_basic, split_key, take_key, width_of,
 )  # fmt: skip
 from gpunn.ops.strided import OVERLAP
 from gpunn.ops.views import expand, expand_error, reshape
