@@ -31,7 +31,10 @@ def _relink(node: Node, what: int | None, array: Any) -> Any:
         source: Any = node if node.outputs == 1 else Output(node, -1 - what)
     else:
         source = node.parents[what]
-        while type(source) is Node and source.vjp is broadcast_vjp:  # saved unbroadcast
+        while (  # the operand was saved as it was before it was broadcast
+            type(source) is Node and source.vjp is broadcast_vjp
+            and tuple(source.saved[0]) == array.shape
+        ):  # fmt: skip
             source = source.parents[0]
     if isinstance(source, Tensor) and source.array.shape == array.shape:
         return source
