@@ -193,7 +193,8 @@ def binary(
     and has no gradient. `exact`: 16-bit floats are not computed in float32. `check(input, other)`
     may refuse operands that are not both float32 or float64. The rest: see `unary`.
 
-    `op.operator` is the same for use as Python's operator: NotImplemented for strangers.
+    `op.operator` is the same for use as Python's operator: NotImplemented for strangers;
+    `op.on_arrays(a, b)` that of raw arrays of one floating dtype, for VJPs.
     """
     save = _saver(saves)
     codes = {"a": 0, "b": 1, "y": -1}
@@ -306,6 +307,7 @@ def binary(
     document(op, name, summary, example, shapes, types)
     op.operator = build(known_or_not)
     op.operator.ufunc = op.ufunc = fast
+    op.on_arrays = lambda a, b: call(a, b, ns(b))
     return op
 
 

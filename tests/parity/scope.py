@@ -152,6 +152,10 @@ class Known:
 
 KNOWN = [
     Known(
+        "special.zeta", "PyTorch gives NaN where every term of the sum underflows to 0",
+        dtype="float32", text="0, PyTorch nan",
+    ),
+    Known(
         "nn.functional.avg_pool3d",
         "PyTorch writes to the wrong places of an out= that is not contiguous",
         kind="out",
