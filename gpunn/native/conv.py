@@ -101,6 +101,8 @@ def _shape(
     missing = 3 - len(out)
     if missing < 0 or len(x) != len(w) or len(x) != len(out) + 2:
         raise ValueError(f"conv: x {x}, w {w} and out {out} do not go together")
+    if w[0] % groups or x[1] != w[1] * groups:  # the C++ code would leave channels out
+        raise ValueError(f"conv: x {x} and w {w} do not go together in {groups} groups")
     rows = [(x[2:], 1), (out, 1), (w[2:], 1), (stride, 1), (padding, 0), (dilation, 1)]
     numbers = [x[0], groups, x[1], w[0]]
     for values, fill in rows:

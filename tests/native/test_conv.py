@@ -185,6 +185,14 @@ def test_no_images_and_no_positions():
     assert not dw.any() and not db.any() and dw.shape == w.shape
 
 
+def test_shapes_that_do_not_go_together_are_refused():
+    rest = ((1,), (0,), (1,))
+    x = np.ones((1, 4, 8))
+    for w, groups in (((3, 2, 2), 2), ((4, 3, 2), 2), ((4, 4, 2, 2), 1)):
+        with pytest.raises(ValueError, match="do not go together"):
+            native.conv_forward(x, np.ones(w), None, *rest, groups, out=(7,))
+
+
 def test_other_dtypes_are_left_to_numpy():
     rest = ((1,), (0,), (1,), 1)
     for dtype in (np.float16, np.int64, np.complex64):

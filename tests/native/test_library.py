@@ -75,7 +75,7 @@ rng = np.random.default_rng(0)
 results = []
 for dtype in (np.float32, np.float64):
     draw = lambda *shape: rng.standard_normal(shape).astype(dtype)
-    x, w, dw = draw(3, 20, 19, 21), draw(33, 10, 3, 3), draw(20, 1, 3, 3)
+    x, w, dw = draw(3, 20, 19, 21), draw(34, 10, 3, 3), draw(20, 1, 3, 3)
     rest = ((2, 1), (1, 1), (1, 2))
     y = native.conv_forward(x, w, None, *rest, 2)
     results += [y, native.conv_input_grad(y, w, (19, 21), *rest, 2),
