@@ -240,9 +240,10 @@ def binary(
             if type(y) is not np.ndarray:
                 y = np.asarray(y)
             t = wrap(y)
-            if vjp is not None and mode.grad:
-                if input._requires_grad or (other is not None and other._requires_grad):
-                    record(t, input, other, a, b, y)
+            if vjp is not None and mode.grad and (
+                input._requires_grad or (other is not None and other._requires_grad)
+            ):
+                record(t, input, other, a, b, y)
             return t
 
         return op

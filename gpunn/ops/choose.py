@@ -12,7 +12,15 @@ from gpunn.autograd.graph import namespace as ns
 from gpunn.device import CPU
 from gpunn.dtypes import F32, F64
 from gpunn.ops._rows import (
-    adapt, binary, not_implemented, operands, public, publish, same_device, several, size_error,
+    adapt,
+    binary,
+    not_implemented,
+    operands,
+    public,
+    publish,
+    same_device,
+    several,
+    size_error,
     write_out,
 )  # fmt: skip
 from gpunn.tensor import Tensor, wrap

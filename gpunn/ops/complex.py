@@ -14,7 +14,13 @@ from gpunn import dtypes
 from gpunn.autograd.graph import Node, mode, view, vjp
 from gpunn.autograd.graph import namespace as ns
 from gpunn.ops._rows import (
-    adapt, inplace, proper, same_device, size_error, unary, write_out,
+    adapt,
+    inplace,
+    proper,
+    same_device,
+    size_error,
+    unary,
+    write_out,
 )  # fmt: skip
 from gpunn.ops.choose import only
 from gpunn.tensor import Tensor, method, wrap

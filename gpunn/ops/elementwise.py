@@ -15,7 +15,14 @@ from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import vjp
 from gpunn.ops._rows import (
-    NUMBERS, binary, inplace, not_implemented, public, publish, several, unary,
+    NUMBERS,
+    binary,
+    inplace,
+    not_implemented,
+    public,
+    publish,
+    several,
+    unary,
 )  # fmt: skip
 from gpunn.ops._rows import conjugate as _conj
 from gpunn.tensor import Tensor
@@ -160,7 +167,8 @@ def _div_vjp(g: Any, b: Any, y: Any) -> Any:
 
 _true_divide = binary(
     "div", np.true_divide, _div_vjp, "b y?b", to_float=True,
-    summary="input / other.", example="gpunn.div(gpunn.tensor([1, 2]), 2)\ntensor([0.5000, 1.0000])",
+    summary="input / other.",
+    example="gpunn.div(gpunn.tensor([1, 2]), 2)\ntensor([0.5000, 1.0000])",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import results, vjp
+from gpunn.dtypes import F32, F64
 from gpunn.ops._rows import conjugate as _conj
 from gpunn.ops._rows import half, on, public, publish, refusal, unary, write_out
 from gpunn.ops.choose import only
@@ -29,6 +30,12 @@ def _row(name: str, forward: Any, vjp: Any, saves: Any, summary: str, at: str, g
 
 # --- exponentials and logarithms ----------------------------------------------------------
 
+
+def _log10(x: Any, xp: Any) -> Any:
+    """NumPy's is not exact at the powers of 10 in float32."""
+    return xp.log10(x.astype(F64)).astype(F32) if x.dtype == F32 else xp.log10(x)
+
+
 exp = _row("exp", np.exp, lambda g, y: g * _conj(y), -1, "e ** x.", "1.", "2.7183")
 exp2 = _row("exp2", np.exp2, lambda g, y: g * (_conj(y) * _LN2), -1, "2 ** x.", "3.", "8.")
 expm1 = _row("expm1", np.expm1, lambda g, y: g * (_conj(y) + 1), -1,
@@ -36,7 +43,7 @@ expm1 = _row("expm1", np.expm1, lambda g, y: g * (_conj(y) + 1), -1,
 log = _row("log", np.log, lambda g, x: g / _conj(x), 0, "The natural logarithm.", "10.", "2.3026")
 log2 = _row("log2", np.log2, lambda g, x: g / _conj(x * _LN2), 0, "The logarithm to base 2.",
             "8.", "3.")  # fmt: skip
-log10 = _row("log10", np.log10, lambda g, x: g / _conj(x * _LN10), 0, "The logarithm to base 10.",
+log10 = _row("log10", _log10, lambda g, x: g / _conj(x * _LN10), 0, "The logarithm to base 10.",
              "100.", "2.")  # fmt: skip
 log1p = _row("log1p", np.log1p, lambda g, x: g / _conj(x + 1), 0,
              "log(1 + x), exact for small x.", "1.", "0.6931")  # fmt: skip
@@ -237,7 +244,7 @@ def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Ten
 
 # --- mantissa and exponent ----------------------------------------------------------------
 
-_Frexp = namedtuple("frexp", ["mantissa", "exponent"])  # noqa: PYI024
+_Frexp: Any = namedtuple("frexp", ["mantissa", "exponent"])  # type: ignore[name-match] # noqa: PYI024
 _Frexp.__module__ = "torch.return_types"
 
 

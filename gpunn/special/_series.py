@@ -53,20 +53,23 @@ def computed(body: Callable[..., Any], cupy: str | None = None) -> Callable[...,
 
 def special(
     name: str, body: Callable[..., Any], vjp: Any, saves: Any, summary: str, at: str, gives: str, *,
-    cupy: str | None = None, direct: bool = False, prefix: str = "Special", **kw: Any,
+    cupy: str | None = None, direct: bool = False, prefix: str = "Special", at_top: bool = False,
+    **kw: Any,
 ) -> Any:  # fmt: skip
     """A row of real floats with its example: name(tensor([at])) is tensor([gives]).
 
     `body` is as in `computed`, or the row's own forward where `direct`; two arrays where `at`
-    has a semicolon in it. `saves` is as in `unary` or `binary`.
+    has a semicolon in it. `saves` is as in `unary` or `binary`. `at_top`: the name is that of
+    gpunn, and gpunn.special has another one.
     """
     forward = body if direct else computed(body, cupy)
     values = ", ".join(f"gpunn.tensor([{v.strip()}])" for v in at.split(";"))
-    example = f"gpunn.special.{name}({values})\ntensor([{gives}])"
+    example = f"gpunn.{'' if at_top else 'special.'}{name}({values})\ntensor([{gives}])"
     node = prefix + "".join(p.capitalize() for p in name.split("_")) + "Backward0"
     make = binary if ";" in at else unary
     kw = {"to_float": True, "refuses": "c", "node_name": node, **kw}
     op = make(name, forward, vjp, saves, summary=summary, example=example, **kw)
     generated = f"https://docs.pytorch.org/docs/stable/generated/torch.{name}.html"
-    op.__doc__ = op.__doc__.replace(generated, _SOURCE.format(name))
+    if not at_top:
+        op.__doc__ = op.__doc__.replace(generated, _SOURCE.format(name))
     return op

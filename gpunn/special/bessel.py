@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 
 from gpunn.autograd.graph import namespace as ns
-from gpunn.ops._rows import on, publish
-from gpunn.ops.choose import only
+from gpunn.ops._rows import on, public, publish
 from gpunn.special import _tables as table
 from gpunn.special._series import horner, special
-from gpunn.tensor import Tensor
 
 # --- bodies: float64 arrays in, float64 arrays out ----------------------------------------
 
@@ -44,6 +42,7 @@ def _modified(order: int, scaled: bool) -> Any:
 
 
 _i0, _i1 = _modified(0, False), _modified(1, False)
+i1: Any  # used in the gradient of i0
 
 
 def _modified_second(order: int, scaled: bool) -> Any:
@@ -225,4 +224,4 @@ scaled_modified_bessel_k1 = _plain(
 spherical_bessel_j0 = _plain("spherical_bessel_j0", _spherical_j0, "sin(x) / x, 1 at 0", "0.8415")
 
 publish(globals(), ["i0"], ["i0"])
-__all__ = ["i0", "i0_"]
+__all__ = public(["i0"], ["i0"])

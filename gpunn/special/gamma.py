@@ -22,6 +22,7 @@ from gpunn.tensor import Tensor
 
 _LOG_PI = math.log(math.pi)
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+digamma: Any  # used in the gradient of lgamma
 
 # --- bodies: float64 arrays in, float64 arrays out ----------------------------------------
 
@@ -176,7 +177,7 @@ def _upper_fraction(a: Any, x: Any, xp: Any) -> Any:
 
 
 def _upper_of_small(a: Any, x: Any, xp: Any) -> Any:
-    """The upper function for x <= 1.1, a <= 1.1: the series of DLMF 8.7.3, without 1 - (1 - tiny)."""
+    """The upper function for x <= 1.1, a <= 1.1: the series of DLMF 8.7.3; tiny values, too."""
     log_gamma = _lgamma_near(1 + a, a)
     term, total = -x, -x / (a + 1)
     for n in range(2, 40):
@@ -227,8 +228,8 @@ def _incomplete(upper: bool) -> Any:
         zero, one = (1.0, 0.0) if upper else (0.0, 1.0)
         y = xp.where((a >= 0) & (x == 0) & ~(a == 0), zero, y)
         y = xp.where((a == 0) & (x > 0), one, y)
-        y = xp.where(xp.isinf(a) & (a > 0) & (x >= 0) & ~xp.isinf(x), zero, y)
-        return xp.where(xp.isinf(x) & (x > 0) & (a > 0) & ~xp.isinf(a), one, y)
+        y = xp.where((a == np.inf) & ~(x < 0) & ~xp.isinf(x), zero, y)
+        return xp.where((x == np.inf) & ~(a < 0) & ~xp.isinf(a), one, y)
 
     return body
 
@@ -242,10 +243,10 @@ def _turned(other: bool, y: Any) -> Any:
 
 lgamma = special("lgamma", lgamma_array, lambda g, x: g * on(digamma, x), 0,
                  "The logarithm of |gamma(x)|.", "4.", "1.7918", cupy="gammaln",
-                 prefix="")  # fmt: skip
+                 prefix="", at_top=True)  # fmt: skip
 digamma = special("digamma", digamma_array, lambda g, x: g * on(_polygamma(1), x), 0,
                   "The derivative of lgamma.", "1.", "-0.5772", cupy="digamma",
-                  prefix="")  # fmt: skip
+                  prefix="", at_top=True)  # fmt: skip
 gammaln, psi = lgamma, digamma
 _rows: dict[int, Any] = {0: digamma}
 
@@ -329,7 +330,8 @@ def _igammac_vjp(g: Any, wanted: Any, a: Any, x: Any) -> Any:
     return None, -_gamma_density(g, a, x)
 
 
-_INCOMPLETE: dict[str, Any] = {"to_float": False, "refuses": "biuc", "prefix": ""}
+_INCOMPLETE: dict[str, Any] = {"to_float": False, "refuses": "biuc", "prefix": "",
+                               "at_top": True}  # fmt: skip
 igamma = gammainc = special(
     "igamma", _incomplete(False), _igamma_vjp, "b?a a b",
     "The regularised lower incomplete gamma function P(input, other).", "4.; 3.", "0.3528",

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from gpunn.special._series import special
 from gpunn.tensor import Tensor
+
 
 def _degree(n: Any, xp: Any) -> Any:
     """n without its fraction; -1, which gives 0, where it is no number of 64 bits."""
@@ -21,7 +20,7 @@ def _degree(n: Any, xp: Any) -> Any:
 
 
 def _recurrence(x: Any, n: Any, xp: Any, first: Any, step: Callable[..., Any]) -> Any:
-    """The polynomial of degree n: 1, first(x), then step(k, x, q, p) from those of degree k, k - 1."""
+    """The polynomial of degree n: 1, first(x), then step(k, x, q, p) from degrees k and k - 1."""
     p, q = xp.ones_like(x), first(x)
     y = xp.where(n == 0, p, xp.where(n > 0, q, x.dtype.type(0)))
     k = 1
