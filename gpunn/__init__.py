@@ -58,9 +58,11 @@ from gpunn.dtypes import int_ as int  # noqa: E402, A004
 from gpunn.layout import *  # noqa: E402, F403
 from gpunn.nn.activation import relu, relu_  # noqa: E402
 from gpunn.nn.conv import conv1d, conv2d, conv3d  # noqa: E402
+from gpunn.nn.distance import cdist  # noqa: E402
 from gpunn.nn.dropout import dropout  # noqa: E402
 from gpunn.nn.embedding import embedding, embedding_bag  # noqa: E402
 from gpunn.nn.linear import bilinear  # noqa: E402
+from gpunn.nn.pad import constant_pad_nd  # noqa: E402
 from gpunn.nn.pool import avg_pool1d, max_pool1d, max_pool2d, max_pool3d  # noqa: E402
 from gpunn.nn.softmax import log_softmax, softmax  # noqa: E402
 from gpunn.ops import index as _index  # noqa: E402

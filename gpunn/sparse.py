@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.autograd.graph import Node, needs, result, vertex, vjp
+from gpunn.autograd.graph import namespace as ns
 from gpunn.device import Device, resolve
 from gpunn.layout import sparse_coo
 from gpunn.ops.create import to_device
@@ -118,7 +120,7 @@ class SparseTensor(Tensor):
         """The dense tensor."""
         whole = self.device.xp.zeros(self._size, self._entries.dtype)
         add_at(whole, tuple(self._places), self._entries)
-        made = wrap(whole, self.device)
+        made = result(whole, self, _same_vjp, (self,))
         return made if dtype is None else made.to(dtype)  # type: ignore[attr-defined]
 
     def _with(self, entries: Any) -> SparseTensor:
@@ -235,6 +237,20 @@ def sparse_coo_tensor(
     return SparseTensor(places, entries.array, size, where, bool(is_coalesced))
 
 
+@vjp(name="ToDenseBackward0")
+def _same_vjp(g: Any) -> Any:
+    return g
+
+
+@vjp((None,), name="ToSparseBackward0")
+def _to_sparse_vjp(g: Any, places: Any) -> Any:
+    """The gradient at the places that are listed."""
+    g = g.to_dense() if isinstance(g, Tensor) else g
+    mask = ns(places).zeros(g.shape, bool)
+    mask[tuple(places)] = True
+    return g * (wrap(mask, g.device) if isinstance(g, Tensor) else mask)
+
+
 @method
 def to_sparse(input: Tensor, sparse_dim: int | None = None) -> SparseTensor:
     """The tensor in coordinate form, coalesced."""
@@ -242,7 +258,11 @@ def to_sparse(input: Tensor, sparse_dim: int | None = None) -> SparseTensor:
     n = x.ndim if sparse_dim is None else sparse_dim
     filled = x != 0 if n == x.ndim else (x != 0).reshape(*x.shape[:n], -1).any(axis=-1)
     places = input.device.xp.stack(filled.nonzero()).astype(np.int64)
-    return SparseTensor(places, x[tuple(places)], x.shape, input.device, True)
+    out = SparseTensor(places, x[tuple(places)], x.shape, input.device, True)
+    if needs(input):
+        out._requires_grad = True
+        out.node = Node(_to_sparse_vjp, (vertex(input),), (places,), input.device)
+    return out
 
 
 @method

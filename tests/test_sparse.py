@@ -56,3 +56,11 @@ def test_errors():
 def test_repr_is_pytorchs():
     assert repr(sparse()).startswith("tensor(indices=tensor([[0, 2, 0],")
     assert repr(sparse()).endswith("size=(3, 2), nnz=3, layout=torch.sparse_coo)")
+
+
+def test_gradients_pass_through_both_ways():
+    x = gpunn.tensor([[0.0, 2.0], [3.0, 0.0]], requires_grad=True)
+    s = x.to_sparse()
+    assert s.requires_grad and s.grad_fn.name() == "ToSparseBackward0"
+    (s.to_dense() * 5).sum().backward()
+    assert x.grad.tolist() == [[0, 5], [5, 0]]

@@ -124,3 +124,15 @@ def pad(
     return out.clone() if out is input else out  # type: ignore[attr-defined]
 
 
+
+
+_pad = pad  # the function, where an argument has its name
+
+
+def constant_pad_nd(input: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:
+    """`F.pad` with a constant, under its name in `torch`.
+
+    >>> gpunn.constant_pad_nd(gpunn.tensor([1]), (1, 0), 7)
+    tensor([7, 1])
+    """
+    return _pad(input, pad, "constant", value)
