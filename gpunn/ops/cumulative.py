@@ -19,13 +19,15 @@ _CumMax, _CumMin = pair_type("cummax"), pair_type("cummin")
 
 
 def accumulate(name: str, x: Any, axis: int) -> Any:
-    """The running results of an associative ufunc along an axis of a raw array.
-
-    CuPy's have no `accumulate`: there, log2(n) steps over shifted halves.
-    """
+    """The running results of an associative ufunc along an axis of a raw array."""
     if type(x) is np.ndarray:
         return getattr(np, name).accumulate(x, axis=axis)
-    op, lead = getattr(ns(x), name), (slice(None),) * axis
+    return scan(getattr(ns(x), name), x, axis)
+
+
+def scan(op: Any, x: Any, axis: int) -> Any:
+    """The same for CuPy, which has no `accumulate`: log2(n) steps, each twice as far."""
+    lead = (slice(None),) * axis
     y, step = x.copy(), 1
     while step < x.shape[axis]:
         y[(*lead, slice(step, None))] = op(
