@@ -375,8 +375,8 @@ def det(A: Tensor, *, out: Tensor | None = None) -> Tensor:
     Shapes: (*, n, n) gives (*). Source:
     https://docs.pytorch.org/docs/stable/generated/torch.linalg.det.html
 
-    >>> gpunn.linalg.det(gpunn.tensor([[1., 2.], [3., 4.]]))
-    tensor(-2.)
+    >>> gpunn.linalg.det(gpunn.tensor([[0., 2.], [3., 0.]]))
+    tensor(-6.)
     """
     check_square("linalg.det", A)
     check_floating("linalg.det", A)

@@ -394,7 +394,7 @@ def lstsq(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.linalg.lstsq.html
 
     >>> A = gpunn.tensor([[1.], [1.]])
-    >>> gpunn.linalg.lstsq(A, gpunn.tensor([[1.], [3.]])).solution
+    >>> gpunn.linalg.lstsq(A, gpunn.tensor([[1.], [3.]])).solution.round()
     tensor([[2.]])
     """
     name = "torch.linalg.lstsq"
