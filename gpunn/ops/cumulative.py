@@ -106,8 +106,8 @@ def _cumprod_vjp(g: Any, x: Any, axis: int) -> Any:
 
 def _cumprod_gradients(g: Tensor, x: Tensor, axis: int) -> Tensor:
     """The gradient of each prefix product, summed: n^2 products, differentiable at zeros."""
-    from gpunn.ops.reduce import prod
     from gpunn.ops.join import cat
+    from gpunn.ops.reduce import prod
 
     n = x.array.shape[axis]
     ones = x.narrow(axis, 0, 1) * 0 + 1

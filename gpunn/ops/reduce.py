@@ -482,8 +482,10 @@ def _logsumexp_array(x: Any, axes: Any, keepdim: bool) -> Any:
     if half(x.dtype):
         return xp.asarray(_logsumexp_array(x.astype(F32), axes, keepdim)).astype(x.dtype)
     real = x.real if x.dtype.kind == "c" else x
-    top = real.max(axis=axes, keepdims=True, initial=-np.inf)
-    top = xp.where(xp.isfinite(top), top, top.dtype.type(0))
+    top: Any = 0.0
+    if x.size:
+        top = real.max(axis=axes, keepdims=True)
+        top = xp.where(xp.isfinite(top), top, top.dtype.type(0))
     y = xp.log(xp.exp(x - top).sum(axis=axes, keepdims=True)) + top
     y = y if keepdim else y.reshape(()) if axes is None else y.squeeze(axes)
     return xp.asarray(y)
