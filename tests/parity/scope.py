@@ -113,6 +113,10 @@ TOLERANCE_FACTOR: dict[str, dict[str, float]] = {
     "special.bessel_y1": {"float64": 200, "float32": 10},
     "special.hermite_polynomial_h": {"float32": 10},
     "special.hermite_polynomial_he": {"float32": 10},
+    # Long products of reflections, and gradients of several hundred.
+    "linalg.householder_product": {"float32": 20},
+    # Products of three factors whose singular values nearly meet.
+    "svd_lowrank": {"complex64": 20},
     # The Newton-Schulz iteration runs in bfloat16: its rounding depends on the order of sums.
     "optim.Muon": {"float64": 1e5, "float32": 1e3},
     # Near the minimum its state holds differences of nearly equal numbers.
@@ -125,7 +129,7 @@ ANY_OF_EQUALS = {"argsort", "kthvalue", "median", "mode", "nanmedian", "sort", "
 
 #: Operations where the bare result is unique only up to a sign or a rotation: values are
 #: compared after the sample's own output_process_fn_grad (gradients always are).
-UP_TO_SIGN = {"svd", "linalg.svd", "linalg.eigh", "linalg.eig"}
+UP_TO_SIGN = {"svd", "linalg.svd", "linalg.eigh", "linalg.eig", "svd_lowrank", "pca_lowrank"}
 
 #: Left out everywhere: dtype -> patterns of operations, with the reason.
 DTYPES_OUT: dict[str, tuple[str, str]] = {}
@@ -154,6 +158,16 @@ KNOWN = [
     Known(
         "special.zeta", "PyTorch gives NaN where every term of the sum underflows to 0",
         dtype="float32", text="0, PyTorch nan",
+    ),
+    *(
+        Known(
+            name,
+            "LAPACK's builds order equal work differently: the eigenvalues come in another order",
+            kind="value",
+            dtype="complex64",
+            text="values differ",
+        )
+        for name in ("linalg.eig", "linalg.eigvals")
     ),
     Known(
         "nn.functional.avg_pool3d",
