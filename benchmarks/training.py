@@ -1,4 +1,4 @@
-"""One training step of small networks: forward, backward, update. See compare.py for how it is run."""
+"""One training step of small networks: forward, backward, update. compare.py runs it."""
 
 import compare
 
