@@ -151,8 +151,8 @@ def _equation(args: tuple[Any, ...]) -> tuple[str, list[Tensor]]:
         equation = args[0]
     else:
         tensors = args[0 : len(args) - len(args) % 2 : 2]
-        if not all(isinstance(t, Tensor) for t in tensors):
-            tensors = ()
+        if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+            raise ValueError(_USAGE)
         equation = ",".join(_spell(s) for s in args[1::2])
         if len(args) % 2:
             equation += "->" + _spell(args[-1])
