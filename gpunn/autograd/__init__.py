@@ -1,5 +1,6 @@
 """Automatic differentiation. See `graph` for how operations are recorded, `walk` for backward."""
 
+from gpunn.autograd import functional
 from gpunn.autograd.function import Function, FunctionCtx, once_differentiable
 from gpunn.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 from gpunn.autograd.graph import (
@@ -34,8 +35,8 @@ from gpunn.tensor import Tensor as Variable
 
 __all__ = [
     "Function", "FunctionCtx", "GradcheckError", "Node", "NodeOfSeveral", "Variable", "adopt",
-    "backward", "check_inplace", "detect_anomaly", "enable_grad", "grad", "gradcheck",
-    "gradgradcheck", "inference_mode", "is_anomaly_enabled", "is_grad_enabled",
+    "backward", "check_inplace", "detect_anomaly", "enable_grad", "functional", "grad",
+    "gradcheck", "gradgradcheck", "inference_mode", "is_anomaly_enabled", "is_grad_enabled",
     "is_inference_mode_enabled", "mode", "namespace", "needs", "no_grad", "once_differentiable",
     "result", "results", "set_detect_anomaly", "set_grad_enabled", "touch", "unbroadcast",
     "vertex", "view", "vjp",
