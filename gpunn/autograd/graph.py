@@ -284,6 +284,9 @@ class _Stamp(weakref.ref):
     """When, and how often, the memory of an array was changed in place."""
 
     __slots__ = ("key", "time", "count")
+    key: int
+    time: int
+    count: int
 
 
 _stamps: dict[int, _Stamp] = {}

@@ -19,7 +19,7 @@ from gpunn.tensor import Tensor, normal_dim, wrap
 
 def pair_type(name: str, fields: tuple[str, str] = ("values", "indices")) -> Any:
     """PyTorch's return type of functions that give two tensors."""
-    made = namedtuple(name, fields)  # noqa: PYI024
+    made = namedtuple(name, fields)  # type: ignore[misc]  # noqa: PYI024
     made.__module__ = "torch.return_types"
 
     def show(self: Any) -> str:

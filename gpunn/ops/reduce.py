@@ -18,7 +18,7 @@ from gpunn.dtypes import F32, F64
 from gpunn.ops._rows import cast, half, inplace, write_out
 from gpunn.tensor import Tensor, dim_error, normal_dim, wrap
 
-_add = np.add.reduce
+_add: Any = np.add.reduce
 
 # --- dimensions ---------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ def sum(  # noqa: A001
         if y is not None:
             t = wrap(y)
             if input._requires_grad and mode.grad:
-                axes = None if dim is None else (dim,)
+                axes: Any = None if dim is None else (dim,)
                 t._requires_grad = True
                 saved = (input.array.shape, axes, keepdim)
                 t.node = Node(_sum_vjp, (input.node or input,), saved, CPU)
@@ -130,7 +130,7 @@ def sum_array(x: Any, axes: Any = None, keepdim: bool = False) -> Any:
     if half(x.dtype):
         return np.asarray(x.sum(axis=axes, dtype=F32, keepdims=keepdim)).astype(x.dtype)
     if type(x) is np.ndarray:
-        return np.add.reduce(x, axis=axes, keepdims=keepdim)  # x.sum without its Python wrapper
+        return _add(x, axis=axes, keepdims=keepdim)  # x.sum without its Python wrapper
     return x.sum(axis=axes, keepdims=keepdim)
 
 
@@ -158,7 +158,7 @@ def mean(
             y /= count
             t = wrap(y)
             if input._requires_grad and mode.grad:
-                axes = None if dim is None else (dim,)
+                axes: Any = None if dim is None else (dim,)
                 t._requires_grad = True
                 saved = (x.shape, axes, keepdim, count)
                 t.node = Node(_mean_vjp, (input.node or input,), saved, CPU)
