@@ -193,8 +193,9 @@ def binary(
     and has no gradient. `exact`: 16-bit floats are not computed in float32. `check(input, other)`
     may refuse operands that are not both float32 or float64. The rest: see `unary`.
 
-    `op.operator` is the same for use as Python's operator: NotImplemented for strangers;
-    `op.on_arrays(a, b)` that of raw arrays of one floating dtype, for VJPs.
+    `op.operator` is the same for use as Python's operator, NotImplemented for strangers;
+    `op.reflected(b, a)` that operator with its operands turned round; `op.on_arrays(a, b)` the
+    function of raw arrays of one floating dtype, for VJPs.
     """
     save = _saver(saves)
     codes = {"a": 0, "b": 1, "y": -1}
@@ -203,6 +204,7 @@ def binary(
     )
     call = _caller(forward)
     direct = _direct(to_float, refuses) if check is None else frozenset((F32, F64))
+    f32, f64 = (F32, F64) if F32 in direct else (None, None)
     pairs: Any = forward if isinstance(forward, np.ufunc) else lambda a, b: forward(a, b, np)
     fast = forward if isinstance(forward, np.ufunc) and F32 in direct else None
     whole = np.dtype(np.int64) if fast is not None and np.dtype(np.int64) in direct else None
@@ -216,7 +218,7 @@ def binary(
                 a, b = input.array, other
                 d = a.dtype
                 if (
-                    not (d is F32 or d is F64 or (d is whole and kind is int))
+                    not (d is f32 or d is f64 or (d is whole and kind is int))
                     or input.device is not CPU
                 ):  # fmt: skip
                     return otherwise(input, other, out)
@@ -229,8 +231,8 @@ def binary(
                     return otherwise(input, other, out)
                 d = a.dtype
                 if (
-                    d is not b.dtype or d not in direct or input.device is not CPU
-                    or other.device is not CPU or out is not None
+                    d is not b.dtype or not (d is f32 or d is f64 or d in direct)
+                    or input.device is not CPU or other.device is not CPU or out is not None
                 ):  # fmt: skip
                     return otherwise(input, other, out)
                 try:
@@ -240,9 +242,9 @@ def binary(
             if type(y) is not np.ndarray:
                 y = np.asarray(y)
             t = wrap(y)
-            if vjp is not None and mode.grad and (
+            if (
                 input._requires_grad or (other is not None and other._requires_grad)
-            ):
+            ) and vjp is not None and mode.grad:  # fmt: skip
                 record(t, input, other, a, b, y)
             return t
 
@@ -271,11 +273,15 @@ def binary(
             record(t, None, other, number, b, y)
         return t
 
+    def reflected(self: Tensor, other: Any) -> Any:
+        kind = type(other)
+        if (kind is float or kind is int) and fast is not None:
+            d = self.array.dtype
+            if (d is f32 or d is f64) and self.device is CPU:
+                return number_first(other, self)
+        return known_or_not(other, self)
+
     def general(input: Any, other: Any, out: Tensor | None = None) -> Tensor:
-        if (type(input) is float or type(input) is int) and type(other) in _PLAIN:
-            d = other.array.dtype
-            if (d is F32 or d is F64) and fast is not None and other.device is CPU and out is None:
-                return number_first(input, other)
         if check is not None:
             check(input, other)
         (x, z), common = operands(name, (input, other), to_float)
@@ -306,7 +312,7 @@ def binary(
     shapes = "any two that broadcast; the result has the common shape"
     types = "bool result" if compares else "the operands' common dtype"
     document(op, name, summary, example, shapes, types)
-    op.operator = build(known_or_not)
+    op.operator, op.reflected = build(known_or_not), reflected
     op.operator.ufunc = op.ufunc = fast
     op.on_arrays = lambda a, b: call(a, b, ns(b))
     return op

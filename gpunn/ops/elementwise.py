@@ -100,6 +100,7 @@ def sub(
 
 
 subtract = sub
+add.ufunc, sub.ufunc = np.add, np.subtract  # type: ignore[attr-defined]  # for add_ and sub_
 
 
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
@@ -234,6 +235,7 @@ def div(
 
 
 divide = div
+div.ufunc = np.true_divide  # type: ignore[attr-defined]  # for div_
 
 
 def true_divide(dividend: Any, divisor: Any, *, out: Tensor | None = None) -> Tensor:

@@ -45,7 +45,7 @@ def _install() -> None:
     ):  # fmt: skip
         operator = getattr(op, "operator", None) or _guarded(op)
         setattr(Tensor, f"__{name}__", operator)
-        setattr(Tensor, f"__r{name}__", _reflected(operator))
+        setattr(Tensor, f"__r{name}__", getattr(op, "reflected", None) or _reflected(operator))
         setattr(Tensor, f"__i{name}__", inplace(op, name))
     Tensor.__radd__, Tensor.__rmul__ = Tensor.__add__, Tensor.__mul__  # type: ignore[attr-defined]
     Tensor.__rdiv__ = lambda self, other: self.reciprocal() * other  # type: ignore[attr-defined]
@@ -91,7 +91,7 @@ def _contains(self: Tensor, element: Any) -> bool:
 
 
 def _rsub(self: Any, other: Any) -> Any:
-    return e._sub.operator(other, self) if isinstance(self, Tensor) else NotImplemented
+    return e._sub.reflected(self, other) if isinstance(self, Tensor) else NotImplemented
 
 
 def _reversed(self: Tensor) -> Tensor:
