@@ -80,14 +80,24 @@ def _same_dtypes(input: Any, other: Any) -> None:
         raise RuntimeError("heaviside is not yet implemented for tensors with different dtypes.")
 
 
-heaviside = binary(
+_heaviside = binary(
     "heaviside", lambda a, b, xp: xp.where(a == 0, b, (a > 0).astype(a.dtype)),
     not_implemented("heaviside"), refuses="c", check=_same_dtypes,
     why="heaviside is not yet implemented for complex tensors.",
-    summary="0 below zero, 1 above, other at zero; no gradient.",
-    example="gpunn.heaviside(gpunn.tensor([-1., 0., 2.]), gpunn.tensor([0.5]))\n"
-    "tensor([0.0000, 0.5000, 1.0000])",
 )  # fmt: skip
+
+
+def heaviside(input: Tensor, values: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """0 below zero, 1 above, `values` at zero; no gradient.
+
+    Shapes: any two that broadcast. dtypes: both the same, not complex.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.heaviside.html
+
+    >>> gpunn.heaviside(gpunn.tensor([-1., 0., 2.]), gpunn.tensor([0.5]))
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+    return _heaviside(input, values, out=out)
+
 
 # --- where --------------------------------------------------------------------------------
 

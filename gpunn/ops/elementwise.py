@@ -12,23 +12,28 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.autograd.graph import Node, mode, result, vjp
 from gpunn.autograd.graph import namespace as ns
-from gpunn.autograd.graph import vjp
 from gpunn.ops._rows import (
     NUMBERS,
+    adapt,
     binary,
+    half,
     inplace,
     not_implemented,
     public,
     publish,
+    refusal,
+    same_device,
     several,
+    size_error,
     unary,
+    write_out,
 )  # fmt: skip
 from gpunn.ops._rows import conjugate as _conj
-from gpunn.tensor import Tensor
+from gpunn.tensor import Tensor, wrap
 
 # --- sums ---------------------------------------------------------------------------------
-
 
 
 def _no_bool(input: Any, other: Any) -> None:
@@ -238,7 +243,7 @@ divide = div
 div.ufunc = np.true_divide  # type: ignore[attr-defined]  # for div_
 
 
-def true_divide(dividend: Any, divisor: Any, *, out: Tensor | None = None) -> Tensor:
+def true_divide(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
     """`div` without rounding.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.true_divide.html
@@ -246,7 +251,7 @@ def true_divide(dividend: Any, divisor: Any, *, out: Tensor | None = None) -> Te
     >>> gpunn.true_divide(gpunn.tensor([1, 2]), 2)
     tensor([0.5000, 1.0000])
     """
-    return _true_divide(dividend, divisor, out=out)
+    return _true_divide(input, other, out=out)
 
 
 remainder = binary(
@@ -399,15 +404,45 @@ def _float_power_(self: Tensor, exponent: Any) -> Tensor:
     return _float_power_inplace(self, exponent)
 
 
-def ldexp(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """input * 2 ** other.
+@vjp((None,), name="LdexpBackward0")
+def _ldexp_vjp(g: Any, exponent: Any) -> Any:
+    if isinstance(g, Tensor):
+        return ldexp(g, wrap(exponent, g.device))
+    return _ldexp_array(g, exponent, ns(g))
 
+
+def _ldexp_array(x: Any, exponent: Any, xp: Any) -> Any:
+    wide = x.astype(np.float32) if half(x.dtype) else x
+    return xp.ldexp(wide, exponent).astype(x.dtype)
+
+
+def ldexp(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """input * 2 ** other, exact for floats and whole exponents.
+
+    Shapes: any two that broadcast. dtypes: the floating input's; with a floating exponent the
+    operands' common dtype.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.ldexp.html
 
     >>> gpunn.ldexp(gpunn.tensor([1.]), gpunn.tensor([3]))
     tensor([8.])
     """
-    return mul(input, pow(2.0, other), out=out)
+    if not (input.is_floating_point() and isinstance(other, Tensor)) or (
+        other.array.dtype.kind not in "biu"
+    ):
+        return mul(input, pow(2.0, other), out=out)
+    if other.dtype is dtypes.bool_:
+        raise refusal("ldexp", other.array.dtype)
+    device = same_device("ldexp", (input, other))
+    exponent = device.xp.asarray(other.array)
+    try:
+        y = _ldexp_array(input.array, exponent, device.xp)
+    except ValueError:
+        raise size_error(input.array.shape, exponent.shape) from None
+    made = result(y, input)
+    if mode.grad and input._requires_grad:
+        made._requires_grad = True
+        made.node = Node(_ldexp_vjp, (adapt(input, y.shape),), (exponent,), device)
+    return made if out is None else write_out(out, made, "ldexp")
 
 
 # --- logarithms of sums and products ------------------------------------------------------
