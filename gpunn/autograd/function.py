@@ -7,7 +7,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from gpunn.autograd.graph import Node, NodeOfSeveral, Output, mode, vertex
+import numpy as np
+
+from gpunn import dtypes
+from gpunn.autograd.graph import Node, NodeOfSeveral, Output, mode, unbroadcast, vertex
 from gpunn.autograd.hooks import to_grad
 from gpunn.autograd.modes import no_grad
 from gpunn.tensor import Tensor, extra, wrap
@@ -22,7 +25,8 @@ class FunctionCtx:
         self._non_differentiable: tuple[Tensor, ...] = ()
         self._dirty: tuple[Tensor, ...] = ()
         self._materialize = True
-        self._shapes: list[Any] = []
+        self._shapes: list[Any] = []  # (shape, dtype, device) of the outputs
+        self._inputs: list[Any] = []  # and of forward's arguments, None where no Tensor
         self._node: weakref.ref[Node] | None = None  # the node holds this
         self.needs_input_grad: tuple[bool, ...] = ()
 
@@ -130,17 +134,18 @@ class Function:
         )
 
     @classmethod
-    def apply(cls, *args: Any) -> Any:
-        """Runs forward and records the function for the backward walk."""
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
+        """Runs forward and records the function for the backward walk; keywords have no
+        gradient."""
         ctx = FunctionCtx()
         tensors = [a for a in args if isinstance(a, Tensor)]
         ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a._requires_grad for a in args)
         record = mode.grad and any(t._requires_grad for t in tensors)
         with no_grad():
             if cls.setup_context is Function.setup_context:
-                made = cls.forward(ctx, *args)
+                made = cls.forward(ctx, *args, **kwargs)
             else:
-                made = cls.forward(*args)
+                made = cls.forward(*args, **kwargs)
                 cls.setup_context(ctx, args, made)
         if not record:
             return made
@@ -158,6 +163,12 @@ def _record(cls: type[Function], ctx: FunctionCtx, args: Any, made: Any, device:
     node = kind(_function_vjp(cls, len(args)), parents, (), device)
     if len(outputs) > 1:
         node.outputs = len(outputs)  # type: ignore[misc]
+    for t in ctx._dirty:
+        if t._requires_grad and t.node is None:
+            raise RuntimeError(
+                "a leaf Variable that requires grad has been used in an in-place operation. "
+                f"({cls.__name__}.forward marks it as dirty)"
+            )
     inputs = {id(a) for a in args}
     for i, out in enumerate(outputs):
         if not isinstance(out, Tensor) or id(out) in skip or out.dtype.category < 2:
@@ -167,6 +178,9 @@ def _record(cls: type[Function], ctx: FunctionCtx, args: Any, made: Any, device:
             extra(outputs[i]).face_of = cls.__name__
     ctx._shapes = [
         (o.array.shape, o.array.dtype, o.device) if isinstance(o, Tensor) else None for o in outputs
+    ]
+    ctx._inputs = [
+        (a.array.shape, a.array.dtype, a.device) if isinstance(a, Tensor) else None for a in args
     ]
     ctx._close(node, outputs)
     for i, out in enumerate(outputs):
@@ -200,13 +214,47 @@ def _function_vjp(cls: type[Function], count: int) -> Callable[..., Any]:
 
 
 def _checked(cls: type[Function], g: Any, ctx: FunctionCtx, i: int) -> Any:
-    """One gradient of a user's backward, as the walk takes it."""
+    """One gradient of a user's backward, as the walk takes it: of its input's shape and dtype."""
     if g is None:
         return None
+    name = f"{cls.__name__}Backward"
     if not isinstance(g, Tensor):
-        raise TypeError(f"{cls.__name__}.backward: expected Variable or None (got "
-                        f"{type(g).__name__}) for argument {i}")  # fmt: skip
-    return g if mode.grad or type(g) is not Tensor else g.array
+        raise RuntimeError(
+            f"expected Variable or None (got {type(g).__name__}) as gradient {i} of {name}"
+        )
+    meta = ctx._inputs[i]
+    if meta is None:
+        raise RuntimeError(
+            f"function {name} returned a gradient different than None at position {i + 1}, but "
+            "the corresponding forward input was not a Variable"
+        )
+    if type(g) is not Tensor:
+        return g
+    shape, dtype, device = meta
+    if g.device is not device:
+        raise RuntimeError(
+            f"Function {name} returned an invalid gradient at index {i} - expected device "
+            f"{device} but got {g.device}"
+        )
+    if g.array.shape != shape:
+        g = _summed_to(shape, g, name, i)
+    if g.array.dtype != dtype:
+        g = g.to(dtypes.of(dtype))  # type: ignore[attr-defined]
+    return g if mode.grad else g.array
+
+
+def _summed_to(shape: tuple[int, ...], g: Tensor, name: str, i: int) -> Tensor:
+    """A gradient of a shape that the input's broadcasts to, summed back to it."""
+    try:
+        fits = np.broadcast_shapes(shape, g.array.shape) == g.array.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise RuntimeError(
+            f"Function {name} returned an invalid gradient at index {i} - got "
+            f"{list(g.array.shape)} but expected shape compatible with {list(shape)}"
+        )
+    return unbroadcast(g, shape)
 
 
 def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:

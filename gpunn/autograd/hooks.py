@@ -27,8 +27,27 @@ def run_hooks(hooks: dict[int, Any], g: Any, device: Device) -> Any:
     for hook in list(hooks.values()):
         new = hook(t)
         if new is not None:
+            _check_hook(hook, t, new)
             t = new
     return t.array if as_array and isinstance(t, Tensor) else t
+
+
+def _check_hook(hook: Any, old: Any, new: Any) -> None:
+    """Raises where a hook returned no gradient for the same tensor."""
+    name = getattr(hook, "__name__", type(hook).__name__)
+    if not isinstance(new, Tensor):
+        raise TypeError(
+            f"expected Variable, but hook returned {type(new).__name__!r} ({name})"
+        )
+    if new.shape != old.shape:
+        raise RuntimeError(
+            f"hook '{name}' has changed the size of value (was {list(old.shape)} got "
+            f"{list(new.shape)})"
+        )
+    if new.dtype is not old.dtype:
+        raise RuntimeError(
+            f"hook '{name}' has changed the type of value (was {old.dtype} got {new.dtype})"
+        )
 
 
 def run_node_hooks(node: Node, g: Any, create: bool) -> Any:

@@ -189,3 +189,44 @@ def test_an_input_returned_as_it_is():
     assert y is not x
     y.backward()
     assert x.grad.item() == 7.0
+
+
+def _function(forward, backward):
+    return type("Made", (Function,), {
+        "forward": staticmethod(forward), "backward": staticmethod(backward),
+    })  # fmt: skip
+
+
+def test_gradients_are_brought_to_the_shape_and_dtype_of_the_input():
+    x = gpunn.ones(2, requires_grad=True)
+    made = _function(lambda ctx, x: x * 2, lambda ctx, g: gpunn.ones(4, 2, dtype=gpunn.float64))
+    made.apply(x).sum().backward()
+    assert x.grad.tolist() == [4.0, 4.0] and x.grad.dtype is gpunn.float32
+
+
+def test_gradients_that_do_not_fit():
+    x = gpunn.ones(2, requires_grad=True)
+    for g, text in (
+        (gpunn.ones(3), r"invalid gradient at index 0 - got \[3\] but expected shape compatible "),
+        (3.0, r"expected Variable or None \(got float\)"),
+    ):
+        with pytest.raises(RuntimeError, match=text):
+            _function(lambda ctx, x: x * 2, lambda ctx, _, g=g: g).apply(x).sum().backward()
+    with pytest.raises(RuntimeError, match="a gradient different than None at position 2, but"):
+        _function(lambda ctx, x, k: x * k, lambda ctx, g: (g, g)).apply(x, 3).sum().backward()
+
+
+def test_a_leaf_must_not_be_dirty():
+    def forward(ctx, x):
+        ctx.mark_dirty(x)
+        return x.add_(1)
+
+    with pytest.raises(RuntimeError, match="a leaf Variable that requires grad has been used in"):
+        _function(forward, lambda ctx, g: g).apply(gpunn.ones(2, requires_grad=True))
+
+
+def test_keywords_reach_forward():
+    x = gpunn.ones(2, requires_grad=True)
+    made = _function(lambda ctx, x, scale: x * scale, lambda ctx, g: g * 3)
+    made.apply(x, scale=3).sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0]

@@ -97,3 +97,22 @@ def test_what_cannot_have_a_hook():
         (_leaf(1.0) * 2).register_post_accumulate_grad_hook(print)
     with pytest.raises(RuntimeError, match="can't retain_grad on Tensor that has requires_grad"):
         gpunn.ones(1).retain_grad()
+
+
+@pytest.mark.parametrize(
+    "new, kind, text",
+    [
+        (gpunn.ones(3), RuntimeError, "hook 'replace' has changed the size of value"),
+        (gpunn.ones(2).double(), RuntimeError, "hook 'replace' has changed the type of value"),
+        (3.0, TypeError, "expected Variable, but hook returned 'float'"),
+    ],
+)
+def test_a_hook_must_return_a_gradient_of_the_same_tensor(new, kind, text):
+    def replace(g):
+        return new
+
+    x = _leaf(1.0, 2.0)
+    y = x * 2
+    y.register_hook(replace)
+    with pytest.raises(kind, match=text):
+        y.sum().backward()
