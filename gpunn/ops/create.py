@@ -7,7 +7,6 @@ Tensors from data are in `data.py`, ranges and windows in `ranges.py`, random on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,21 +92,20 @@ def _like(name: str, summary: str, example: str) -> Any:
         requires_grad: bool = False, memory_format: Any = preserve_format,
         pin_memory: bool = False,
     ) -> Tensor:  # fmt: skip
-        return _in_likeness(getattr(input.device.xp, name), input, dtype, device, requires_grad,
-                            memory_format)  # fmt: skip
+        return _in_likeness(name, input, dtype, device, requires_grad, memory_format)
 
     return _named(create, name, summary, example)
 
 
 def _in_likeness(
-    make: Callable[..., Any], x: Tensor, dtype: Any, device: Any, requires_grad: bool, wanted: Any
+    name: str, x: Tensor, dtype: Any, device: Any, requires_grad: bool, wanted: Any
 ) -> Tensor:
     """What NumPy's zeros_like and its kind make of x, elsewhere and laid out otherwise."""
     if not isinstance(x, Tensor):
         raise TypeError(
-            f"{make.__name__}(): argument 'input' (position 1) must be Tensor, not "
-            f"{type(x).__name__}"
+            f"{name}(): argument 'input' (position 1) must be Tensor, not {type(x).__name__}"
         )
+    make = getattr(x.device.xp, name)
     where = x.device if device is None else resolve(device)
     array = make(x.array, dtype=x.array.dtype if dtype is None else as_dtype(dtype).numpy)
     if wanted is not None:
