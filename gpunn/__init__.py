@@ -92,6 +92,7 @@ from gpunn.ops.matrices import *  # noqa: E402, F403
 from gpunn.ops.order import *  # noqa: E402, F403
 from gpunn.ops.query import *  # noqa: E402, F403
 from gpunn.ops.ranges import *  # noqa: E402, F403
+from gpunn.ops.powers import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
 from gpunn.ops.scatter import *  # noqa: E402, F403
 from gpunn.ops.search import *  # noqa: E402, F403

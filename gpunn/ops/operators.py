@@ -10,6 +10,7 @@ from gpunn.ops import elementwise as e
 from gpunn.ops import logic as l
 from gpunn.ops._rows import NUMBERS, inplace
 from gpunn.ops.linalg import matmul
+from gpunn.ops.powers import pow
 from gpunn.ops.transcend import positive
 from gpunn.tensor import Tensor
 
@@ -39,7 +40,7 @@ def _install() -> None:
     """Sets the operators as attributes of Tensor."""
     for name, op in (
         ("add", e._add), ("sub", e._sub), ("mul", e.mul), ("truediv", e._true_divide),
-        ("div", e._true_divide), ("pow", e.pow), ("floordiv", e.floor_divide),
+        ("div", e._true_divide), ("pow", pow), ("floordiv", e.floor_divide),
         ("mod", e.remainder), ("and", l.bitwise_and), ("or", l.bitwise_or), ("xor", l.bitwise_xor),
         ("lshift", l.bitwise_left_shift), ("rshift", l.bitwise_right_shift),
     ):  # fmt: skip

@@ -7,7 +7,7 @@ Source: https://docs.pytorch.org/docs/stable/special.html
 
 from gpunn.nn.softmax import log_softmax as log_softmax
 from gpunn.nn.softmax import softmax as softmax
-from gpunn.ops.elementwise import xlogy as xlogy
+from gpunn.ops.powers import xlogy as xlogy
 from gpunn.ops.reduce import logsumexp as logsumexp
 from gpunn.ops.transcend import exp2 as exp2
 from gpunn.ops.transcend import expm1 as expm1
