@@ -22,7 +22,6 @@ from gpunn.linalg._common import (
     check_square,
     check_tensor,
     common_batch,
-    device_of,
     give,
     identity,
     joined,
@@ -123,12 +122,12 @@ def _order_of(pivots: Any, rows: int) -> Any:
     return order.reshape(*pivots.shape[:-1], rows)
 
 
-def _permutation(order: Any, dtype: Any) -> Tensor:
-    """P with P @ A[order] = A."""
+def _permutation(order: Any, like: Tensor) -> Tensor:
+    """P with P @ A[order] = A, in the dtype and on the device of `like`."""
     xp = namespace(order)
     n = order.shape[-1]
-    made = (order[..., None, :] == xp.arange(n)[:, None]).astype(dtype)
-    return wrap(made, device_of(made))
+    made = (order[..., None, :] == xp.arange(n)[:, None]).astype(like.array.dtype)
+    return wrap(made, like.device)
 
 
 # --- the factors, recorded --------------------------------------------------------------------
@@ -164,7 +163,7 @@ def _lu_vjp(gs: Any, lu: Any, order: Any) -> Any:
         made = solve_triangle(adjoint(lower), by_upper(made), True, True)
         if n > k:
             made = joined([made, solve_triangle(adjoint(lower), g[..., :k, k:], True, True)], -1)
-    return _permutation(order.array, lu.array.dtype) @ made
+    return _permutation(order.array, lu) @ made
 
 
 def _factor(A: Tensor, pivot: bool) -> tuple[Tensor, Any, Any]:
@@ -248,7 +247,7 @@ def lu(A: Tensor, *, pivot: bool = True, out: Any = None) -> Any:
     """
     _check("linalg.lu", A, pivot)
     factors, _, order = _factor(A, pivot)
-    p = _permutation(order, A.array.dtype)
+    p = _permutation(order, A)
     return give(_LU(p, *_triangles(factors)), out, "linalg.lu")
 
 
@@ -287,7 +286,7 @@ def lu_unpack(
     p: Any = empty
     if unpack_pivots:
         order = _order_of(LU_pivots.array, LU_data.array.shape[-2])
-        p = _permutation(order, LU_data.array.dtype)
+        p = _permutation(order, LU_data)
     lower, upper = _triangles(LU_data) if unpack_data else (empty, empty)
     return give(_Unpacked(p, lower, upper), out, "lu_unpack")
 
@@ -312,7 +311,7 @@ def lu_solve(
     check_same_dtype("linalg.lu_solve", LU, B, ("LU", "B"))
     check_shapes("linalg.lu_solve", LU, B, left)
     order = _order_of(pivots.array, LU.array.shape[-2])
-    p = _permutation(order, LU.array.dtype)
+    p = _permutation(order, LU)
     factors, b = common_batch(LU, B)
     return give(_by_factors(factors, p, b, left, adjoint), out, "linalg.lu_solve")
 

@@ -17,7 +17,6 @@ from gpunn.linalg._common import (
     check_square,
     check_tensor,
     give,
-    lift,
     tensor_vjp,
 )
 from gpunn.ops._rows import cast, half, proper
@@ -303,7 +302,7 @@ def matrix_rank(
     else:
         values = _svdvals(x)
     limit = tolerance(x, values, tol if atol is None else atol, rtol)
-    made = (lift(values.array) > limit.unsqueeze(-1)).sum(-1)
+    made = (values > limit.unsqueeze(-1)).sum(-1)
     return give(made, out, "matrix_rank")
 
 

@@ -211,3 +211,22 @@ def test_by_a_cholesky_factor(kind, upper):
     close(a @ gpunn.cholesky_solve(b, factor, upper), b.detach().numpy())
     close(a @ gpunn.cholesky_inverse(factor, upper), np.eye(3))
     both_orders(lambda b, f: gpunn.cholesky_solve(b, f, upper), b, factor)
+
+
+@pytest.mark.parametrize(
+    "name",
+    """inv det slogdet cholesky qr svd svdvals eigh eigvalsh eig eigvals pinv matrix_exp lu lu_factor
+    cond matrix_rank matrix_norm vector_norm inv_ex""".split(),
+)
+def test_another_device(name):
+    """Results and gradients of both orders stay on the device of the matrix."""
+    root = gpunn.tensor(rng.normal(size=(3, 3)), device="cpu:1", requires_grad=True)
+    x = root @ root.T + gpunn.eye(3, device="cpu:1")
+    made = getattr(gpunn.linalg, name)(x)
+    made = made if isinstance(made, tuple) else (made,)
+    assert all(t.device is root.device for t in made)
+    parts = [t.abs().sum() for t in made if t.requires_grad]
+    if parts:
+        (g,) = gpunn.autograd.grad(sum(parts), root, create_graph=True)
+        (second,) = gpunn.autograd.grad(g.abs().sum(), root)
+        assert g.device is second.device is root.device
