@@ -213,11 +213,11 @@ def test_by_a_cholesky_factor(kind, upper):
     both_orders(lambda b, f: gpunn.cholesky_solve(b, f, upper), b, factor)
 
 
-@pytest.mark.parametrize(
-    "name",
-    """inv det slogdet cholesky qr svd svdvals eigh eigvalsh eig eigvals pinv matrix_exp lu lu_factor
-    cond matrix_rank matrix_norm vector_norm inv_ex""".split(),
-)
+EVERYTHING = """inv det slogdet cholesky qr svd svdvals eigh eigvalsh eig eigvals pinv matrix_exp lu
+    lu_factor cond matrix_rank matrix_norm vector_norm inv_ex"""
+
+
+@pytest.mark.parametrize("name", EVERYTHING.split())
 def test_another_device(name):
     """Results and gradients of both orders stay on the device of the matrix."""
     root = gpunn.tensor(rng.normal(size=(3, 3)), device="cpu:1", requires_grad=True)
