@@ -29,6 +29,7 @@ class Device:
     type: str
     index: int | None
     uses_kernels: bool
+    _xp: Any
     _known: dict[tuple[str, int | None], Device] = {}
 
     def __new__(cls, type: Any, index: int | None = None) -> Device:

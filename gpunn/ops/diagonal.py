@@ -212,7 +212,22 @@ def _triangle_indices(name: str, lower: bool) -> Any:
 tril_indices = _triangle_indices("tril_indices", True)
 triu_indices = _triangle_indices("triu_indices", False)
 
+@method
+def trace(input: Tensor) -> Tensor:
+    """The sum of the diagonal of a matrix; integers sum to int64.
+
+    RuntimeError for what is no matrix.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.trace.html
+
+    >>> gpunn.trace(gpunn.tensor([[1, 2], [3, 4]]))
+    tensor(5)
+    """
+    if input.array.ndim != 2:
+        raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {input.array.ndim}")
+    return diagonal(input).sum()
+
+
 __all__ = [
-    "diag", "diag_embed", "diagflat", "diagonal", "diagonal_scatter", "tril", "tril_indices",
-    "triu", "triu_indices",
+    "diag", "diag_embed", "diagflat", "diagonal", "diagonal_scatter", "trace", "tril",
+    "tril_indices", "triu", "triu_indices",
 ]  # fmt: skip
