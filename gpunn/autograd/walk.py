@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any
@@ -27,6 +28,10 @@ from gpunn.device import CPU
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
 FREED = ("freed",)
+#: What a node may keep beside arrays (and shapes).
+_PLAIN = frozenset(
+    {type(None), bool, int, float, complex, str, slice, *(type(np.dtype(c)) for c in "?bBhilefdFD")}
+)
 
 
 class _Walk:
@@ -126,6 +131,7 @@ class _Walk:
     def drain(self) -> None:
         """Takes vertices from the heap, latest first, until none is left."""
         heap, pending, through, give = self.heap, self.pending, self.through, self.give
+        retain = self.retain
         while heap:
             node = heappop(heap)[1]
             g = pending.pop(node)
@@ -141,8 +147,14 @@ class _Walk:
             if node.hooks is not None:
                 gs = run_after_hooks(node, gs, g)
             del g
-            if not self.retain:
-                node.saved = FREED
+            if not retain:
+                for kept in node.saved:  # one that keeps no array may be walked again
+                    kind = type(kept)
+                    if kind in _PLAIN or (kind is tuple and (not kept or type(kept[0]) is int)):
+                        continue
+                    node.saved = FREED
+                    break
+                kept = None
             if type(gs) is not tuple:
                 gs = (gs,)
             # popped one by one, so that each gradient has a single owner when it is given on
@@ -349,7 +361,8 @@ def backward(
         wrt = _as_list(inputs)
         if not wrt:
             raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
-        for t, g in zip(wrt, grad(outs, wrt, gs, retain_graph, create_graph, True), strict=True):
+        found = grad(outs, wrt, gs, retain_graph, create_graph, allow_unused=True)
+        for t, g in zip(wrt, found, strict=True):
             if g is not None:
                 _store(t, g, create_graph)
         return
@@ -389,6 +402,7 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
@@ -398,12 +412,20 @@ def grad(
     With `create_graph` they can be differentiated again. An input that the outputs do not
     depend on raises RuntimeError, or gives None with `allow_unused`, zeros with
     `materialize_grads`. `is_grads_batched` takes gradients stacked along dimension 0.
+    `only_inputs` is ignored.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad.html
 
     >>> x = gpunn.tensor(3.0, requires_grad=True)
     >>> gpunn.autograd.grad(x ** 2, x)
     (tensor(6.),)
     """
+    if not only_inputs:
+        warnings.warn(
+            "only_inputs argument is deprecated and is ignored now (defaults to True). To "
+            "accumulate gradient for other parts of the graph, please use autograd.backward.",
+            FutureWarning,
+            stacklevel=2,
+        )
     outs, wrt = _as_list(outputs), _as_list(inputs)
     gs = _as_list(grad_outputs, len(outs))
     if materialize_grads and allow_unused is False:
@@ -459,7 +481,10 @@ def _batched_grad(
 
     count = gs[0].shape[0]
     rows = [
-        grad(outs, wrt, [g[i] for g in gs], True if i < count - 1 else retain, create, unused)
+        grad(
+            outs, wrt, [g[i] for g in gs], True if i < count - 1 else retain, create,
+            allow_unused=unused,
+        )  # fmt: skip
         for i in range(count)
     ]
     return tuple(None if c[0] is None else stack(c) for c in zip(*rows, strict=True))

@@ -129,6 +129,25 @@ def test_retain_graph():
         y.backward()
 
 
+def test_a_part_that_keeps_no_arrays_may_be_walked_again():
+    x = _leaf(1.0, 2.0)
+    shared = (x.view(2, 1) + 1).t().sum(0)
+    for _ in range(2):
+        (shared * 3).sum().backward()
+    assert x.grad.tolist() == [6.0, 6.0]
+    shared = x.exp()
+    shared.sum().backward()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        (shared * 3).sum().backward()
+
+
+def test_only_inputs_is_an_argument_of_the_past():
+    x = _leaf(1.0)
+    assert grad(x * 2, x, None, None, False, True, True)[0].item() == 2.0
+    with pytest.warns(FutureWarning, match="only_inputs argument is deprecated"):
+        grad(x * 2, x, only_inputs=False)
+
+
 def test_backward_inputs_fills_only_those():
     x, y = _leaf(1.0, 2.0), _leaf(3.0, 4.0)
     z = x * y
