@@ -486,6 +486,7 @@ def check_grad(tensor: Tensor, grad: Tensor) -> None:
         )
     if grad.shape != tensor.shape:
         raise RuntimeError(
-            f"assigned grad has data of a different size: {list(grad.shape)} for a tensor of "
-            f"{list(tensor.shape)}"
+            f"attempting to assign a gradient of size '{list(grad.shape)}' to a tensor of size "
+            f"'{list(tensor.shape)}'. Please ensure that the gradient and the tensor are the same "
+            "size"
         )
