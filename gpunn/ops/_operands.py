@@ -58,6 +58,23 @@ def _to_copy_vjp(g: Any, to: np.dtype) -> Any:
     return cast_array(g, to)
 
 
+def common_dtype(pairs: list[tuple[dtypes.dtype, int]], to_float: bool) -> np.dtype:
+    """The NumPy dtype of a result from the operands' (dtype, priority): see `dtypes.result_of`."""
+    common = pairs[0][0]
+    if any(d is not common for d, _ in pairs):
+        common = dtypes.result_of(pairs)
+    if to_float and common.category < dtypes.FLOATING:
+        common = dtypes.get_default_dtype()
+    return common.numpy
+
+
+def dtype_with_number(x: Tensor, number: Any, to_float: bool) -> np.dtype:
+    """The dtype of a result from a tensor and a number."""
+    return common_dtype(
+        [(x.dtype, 2 if x.array.ndim else 1), (dtypes.of_scalar(number), 0)], to_float
+    )
+
+
 def operands(name: str, values: tuple[Any, ...], to_float: bool) -> tuple[list[Tensor], Any]:
     """The operands as Tensors of one dtype on one device, and that NumPy dtype."""
     device = same_device(name, values)
@@ -74,12 +91,8 @@ def operands(name: str, values: tuple[Any, ...], to_float: bool) -> tuple[list[T
                 f"{name}(): argument '{'other' if i else 'input'}' (position {i + 1}) must be "
                 f"Tensor, not {type(v).__name__}"
             )
-    common = pairs[0][0]
-    if any(d is not common for d, _ in pairs):
-        common = dtypes.result_of(pairs)
-    if to_float and common.category < dtypes.FLOATING:
-        common = dtypes.get_default_dtype()
-    return [_operand(v, common.numpy, device) for v in values], common.numpy
+    common = common_dtype(pairs, to_float)
+    return [_operand(v, common, device) for v in values], common
 
 
 def _operand(value: Any, d: Any, device: Device) -> Tensor:

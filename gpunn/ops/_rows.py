@@ -27,6 +27,7 @@ from gpunn.ops._operands import NUMBERS as NUMBERS
 from gpunn.ops._operands import adapt as adapt
 from gpunn.ops._operands import cast as cast
 from gpunn.ops._operands import conjugate as conjugate
+from gpunn.ops._operands import dtype_with_number
 from gpunn.ops._operands import half as half
 from gpunn.ops._operands import operands as operands
 from gpunn.ops._operands import proper as proper
@@ -203,10 +204,11 @@ def binary(
         vjp, tuple(codes[s[0]] for s in saves.split()), node_name or _camel(name) + "Backward0"
     )
     call = _caller(forward)
+    ufunc = isinstance(forward, np.ufunc)
     direct = _direct(to_float, refuses) if check is None else frozenset((F32, F64))
     f32, f64 = (F32, F64) if F32 in direct else (None, None)
-    pairs: Any = forward if isinstance(forward, np.ufunc) else lambda a, b: forward(a, b, np)
-    fast = forward if isinstance(forward, np.ufunc) and F32 in direct else None
+    pairs: Any = forward if ufunc else lambda a, b: forward(a, b, np)
+    fast = forward if ufunc and F32 in direct else None
     whole = np.dtype(np.int64) if fast is not None and np.dtype(np.int64) in direct else None
 
     def build(otherwise: Callable[..., Any]) -> Any:
@@ -281,9 +283,36 @@ def binary(
                 return number_first(other, self)
         return known_or_not(other, self)
 
+    def with_number(
+        input: Tensor, number: Any, common: Any, turned: bool, out: Tensor | None
+    ) -> Tensor:
+        """NumPy's (CuPy's) function of a floating tensor and a number, which stays one."""
+        if isinstance(number, np.generic):
+            number = number.item()
+        if compares and half(common):  # against the number as a 16-bit one
+            number = float(common.type(number))
+        x = cast(input, common)
+        a, xp, narrow = x.array, x.device.xp, half(common) and not exact
+        wide = a.astype(F32) if narrow else a
+        y = xp.asarray(call(number, wide, xp) if turned else call(wide, number, xp))
+        t = wrap(y.astype(common) if narrow and not compares else y, x.device)
+        if vjp is not None and mode.grad and x._requires_grad:
+            if turned:
+                record(t, None, x, number, a, t.array)
+            else:
+                record(t, x, None, a, number, t.array)
+        return t if out is None else write_out(out, t, name)
+
     def general(input: Any, other: Any, out: Tensor | None = None) -> Tensor:
         if check is not None:
             check(input, other)
+        turned = isinstance(input, NUMBERS)
+        if ufunc and turned != isinstance(other, NUMBERS):
+            number, tensor = (input, other) if turned else (other, input)
+            if isinstance(tensor, Tensor):
+                common = dtype_with_number(tensor, number, to_float)
+                if common.kind in "fVc" and common.kind not in refuses:
+                    return with_number(tensor, number, common, turned, out)
         (x, z), common = operands(name, (input, other), to_float)
         xp = x.device.xp
         if common.kind in refuses:
