@@ -195,7 +195,7 @@ class SparseTensor(Tensor):
     def sum(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.to_dense().sum(*args, **kwargs)  # type: ignore[attr-defined]
 
-    def __repr__(self, *, tensor_contents: str | None = None) -> str:
+    def __repr__(self, *, tensor_contents: str | None = None) -> str:  # type: ignore[override]
         from gpunn.printing import sparse_repr
 
         parts = {"indices": self._indices(), "values": self._values()}
