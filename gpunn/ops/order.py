@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
-from gpunn.autograd.graph import result
+from gpunn.autograd.graph import needs, result
 from gpunn.dtypes import F32
 from gpunn.ops._rows import half, write_out
 from gpunn.ops.cumulative import accumulate
@@ -69,6 +69,14 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
     return wrap(order(x, axis, descending).reshape(input.array.shape), input.device)
 
 
+def _sorted(input: Tensor, dim: int) -> Tensor:
+    """The values sorted along dim; without a gradient their indices need not be found."""
+    x = input.array
+    if needs(input) or half(x.dtype) or x.dtype.kind == "c" or x.ndim == 0:
+        return sort(input, dim).values
+    return result(ns(x).sort(x, axis=dim), input)
+
+
 def msort(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The values sorted along the first dimension.
 
@@ -77,7 +85,7 @@ def msort(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     >>> gpunn.msort(gpunn.tensor([3, 1, 2]))
     tensor([1, 2, 3])
     """
-    made = sort(input, 0).values
+    made = _sorted(input, 0)
     return made if out is None else write_out(out, made, "msort")
 
 
@@ -301,7 +309,7 @@ def _quantile(
     axis = None if dim is None else normal_dim(dim, ndim)
     x = input.reshape(-1) if axis is None or ndim == 0 else input.movedim(axis, -1)
     xp, n = input.device.xp, x.array.shape[-1]
-    ranked = sort(x, -1).values
+    ranked = _sorted(x, -1)
     nans = (x.array != x.array).sum(axis=-1, keepdims=True)
     last = xp.maximum(n - nans, 1) - 1 if skip_nan else xp.full_like(nans, n - 1)
     place = qs.reshape(-1) * wrap(last.astype(x.array.dtype), x.device)
