@@ -104,6 +104,7 @@ from gpunn.ops.views import *  # noqa: E402, F403
 from gpunn.printing import get_printoptions, set_printoptions  # noqa: E402
 from gpunn.random import *  # noqa: E402, F403
 from gpunn.sparse import sparse_coo_tensor  # noqa: E402
+from gpunn.settings import *  # noqa: E402, F403
 from gpunn.special.bessel import *  # noqa: E402, F403
 from gpunn.special.erf import *  # noqa: E402, F403
 from gpunn.special.gamma import *  # noqa: E402, F403

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.autograd.graph import touch
 from gpunn.device import Device, resolve, set_default_device
 from gpunn.layout import strided
 from gpunn.ops.create import shape_of
@@ -70,6 +71,58 @@ def new(self: Tensor, *args: Any, device: Any = None, size: Any = None) -> Tenso
     tensor([2, 3])
     """
     return construct(self.dtype, args, device=device or self.device, size=size, exact=True)
+
+
+def _check_plain(name: str, x: Tensor) -> None:
+    if x.requires_grad:
+        raise RuntimeError(
+            f"Can't call {name}() on Variable that requires grad. Use var.detach().{name}() "
+            "instead."
+        )
+
+
+@method
+def apply_(self: Tensor, callable: Any) -> Tensor:
+    """Replaces every element by callable(element), in place; slow, on the CPU only.
+
+    >>> gpunn.tensor([1, 2]).apply_(lambda x: x * 10)
+    tensor([10, 20])
+    """
+    _check_plain("apply_", self)
+    flat = [callable(v) for v in self.reshape((-1,)).tolist()]  # type: ignore[attr-defined]
+    self.array[...] = np.array(flat, self.array.dtype).reshape(self.array.shape)
+    touch(self)
+    return self
+
+
+@method
+def map_(self: Tensor, tensor: Tensor, callable: Any) -> Tensor:
+    """Replaces every element by callable(element, the one of another tensor), in place.
+
+    >>> gpunn.tensor([1, 2]).map_(gpunn.tensor([3, 4]), lambda a, b: a * b)
+    tensor([3, 8])
+    """
+    _check_plain("map_", self)
+    others = tensor.expand(self.array.shape).reshape((-1,)).tolist()  # type: ignore[attr-defined]
+    values = iter(others)
+    return apply_(self, lambda v: callable(v, next(values)))
+
+
+@method
+def as_subclass(self: Tensor, cls: type[Tensor]) -> Tensor:
+    """The same memory and history as an object of a subclass.
+
+    >>> class Mine(gpunn.Tensor):
+    ...     pass
+    >>> type(gpunn.ones(1).as_subclass(Mine)).__name__
+    'Mine'
+    """
+    if not isinstance(cls, type) or not issubclass(cls, Tensor):
+        raise RuntimeError(f"as_subclass: {cls!r} is no subclass of Tensor")
+    made = self.view_as(self)  # type: ignore[attr-defined]
+    out = wrap(made.array, made.device, cls)
+    out.node, out._requires_grad, out._base = made.node, made._requires_grad, made._base
+    return out
 
 
 class tensortype:  # noqa: N801 (PyTorch's name)

@@ -123,6 +123,38 @@ def result_type(tensor1: Any, tensor2: Any) -> dtypes.dtype:
     return dtypes.result_of(pairs)
 
 
+@method
+def is_same_size(input: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have one shape.
+
+    >>> gpunn.is_same_size(gpunn.ones(2), gpunn.zeros(2))
+    True
+    """
+    return _tensor("is_same_size", input).array.shape == other.array.shape
+
+
+@method
+def is_set_to(self: Tensor, tensor: Tensor) -> bool:
+    """Whether two tensors read the same memory with the same shape and strides."""
+    same = self.data_ptr() == tensor.data_ptr() and self.shape == tensor.shape
+    return same and self.stride() == tensor.stride()
+
+
+@method
+def dim_order(self: Tensor) -> tuple[int, ...]:
+    """The dimensions from the largest step in memory to the smallest.
+
+    >>> gpunn.zeros(2, 3).T.dim_order()
+    (1, 0)
+    """
+    steps = self.stride()
+    return tuple(sorted(range(self.ndim), key=lambda d: -steps[d]))
+
+
+for _name in ("ipu", "maia", "mps", "mtia", "sparse_csr", "vulkan", "xla", "xpu"):
+    setattr(Tensor, f"is_{_name}", False)
+
+
 def typename(obj: Any, /) -> str:
     """The name of an object's type: "torch.FloatTensor" of tensors, module and class of others.
 
@@ -140,6 +172,7 @@ def typename(obj: Any, /) -> str:
 
 
 __all__ = [
-    "e", "inf", "is_complex", "is_floating_point", "is_inference", "is_nonzero", "is_signed",
-    "is_storage", "is_tensor", "nan", "newaxis", "numel", "pi", "result_type", "typename",
+    "e", "inf", "is_complex", "is_floating_point", "is_inference", "is_nonzero", "is_same_size",
+    "is_signed", "is_storage", "is_tensor", "nan", "newaxis", "numel", "pi", "result_type",
+    "typename",
 ]  # fmt: skip

@@ -80,6 +80,28 @@ def test_new():
     assert x.to("cpu:1").new(2, 3).device.index == 1
 
 
+def test_functions_of_python_on_elements():
+    x = gpunn.tensor([[1.0, 2.0]])
+    assert x.apply_(lambda v: v + 1) is x and x.tolist() == [[2, 3]]
+    assert x.map_(gpunn.tensor(2.0), lambda a, b: a * b).tolist() == [[4, 6]]
+    for call in (lambda t: t.apply_(abs), lambda t: t.map_(x, max)):
+        with pytest.raises(RuntimeError, match="on Variable that requires grad"):
+            call(gpunn.ones(1, 2, requires_grad=True))
+
+
+def test_as_subclass():
+    class Mine(gpunn.Tensor):
+        pass
+
+    x = gpunn.ones(2, requires_grad=True)
+    y = (x * 2).as_subclass(Mine)
+    assert type(y) is Mine and y.data_ptr() != x.data_ptr()
+    y.sum().backward()
+    assert x.grad.tolist() == [2, 2]
+    with pytest.raises(RuntimeError, match="no subclass of Tensor"):
+        x.as_subclass(list)
+
+
 def test_the_default_type():
     try:
         gpunn.set_default_tensor_type(gpunn.DoubleTensor)

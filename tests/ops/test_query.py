@@ -28,6 +28,14 @@ def test_nonzero():
             gpunn.is_nonzero(x)
 
 
+def test_the_same_memory():
+    x = gpunn.ones(2, 3)
+    assert x.is_same_size(gpunn.zeros(2, 3)) and not gpunn.is_same_size(x, x.T)
+    assert x.is_set_to(x[:]) and not x.is_set_to(x.clone()) and not x.is_set_to(x[:1])
+    assert x.dim_order() == (0, 1) and x.T.dim_order() == (1, 0)
+    assert not x.is_mps and not x.is_sparse_csr
+
+
 def test_result_type():
     small = gpunn.ones(2, dtype=gpunn.int8)
     for a, b, wanted in (
