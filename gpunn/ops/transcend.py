@@ -108,9 +108,12 @@ sinc = _row("sinc", _sinc_forward, _sinc_vjp, 0, "sin(pi x) / (pi x), 1 at 0.", 
 
 def _sigmoid_forward(x: Any, xp: Any) -> Any:
     """1 / (1 + e**-x): right to the last bits for large negative x, too, where it is tiny."""
-    y = xp.exp(-x)
+    if x.ndim == 0:
+        return 1 / (1 + xp.exp(-x))
+    y = xp.negative(x)
+    xp.exp(y, out=y)
     y += 1
-    return 1 / y
+    return xp.reciprocal(y, out=y)
 
 
 sigmoid = _row("sigmoid", _sigmoid_forward, lambda g, y: g * _conj(y * (1 - y)), -1,
