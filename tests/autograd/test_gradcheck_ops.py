@@ -168,6 +168,7 @@ CASES = {
     "diag": [(V,), (r(3, 3),)],
     "diag_embed": [(M,)],
     "diagflat": [(M,)],
+    "trace": [(r(3, 3),)],
     **each("diagonal diagonal_copy", (r(3, 3),), (r(2, 3, 3), 1, 1, 2)),
     "diagonal_scatter": [(r(3, 3), V)],
     # indexing
@@ -330,7 +331,7 @@ WITHOUT_GRADIENT = """
     all any allclose equal isclose isin eq ge gt le lt ne logical_and logical_not logical_or
     logical_xor bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift
     bitwise_xor isfinite isinf isnan isneginf isposinf isreal signbit is_conj is_neg is_complex
-    is_floating_point is_inference is_nonzero is_signed is_storage is_tensor
+    is_floating_point is_inference is_nonzero is_same_size is_signed is_storage is_tensor
     argmax argmin argsort argwhere nonzero nonzero_static count_nonzero bincount bucketize
     searchsorted unravel_index histc histogram histogramdd unique unique_consecutive numel
     gcd lcm floor_divide result_type typename broadcast_shapes
