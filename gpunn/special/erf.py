@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn import native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.dtypes import F32
 from gpunn.ops._rows import on, public, publish
@@ -84,6 +85,10 @@ _erf64 = computed(erf_array, "erf")
 
 def erf_forward(x: Any, xp: Any) -> Any:
     """erf of a raw float32 or float64 array of any shape."""
+    if x.size > 256 and xp is np:
+        y = native.unary("erf", x)
+        if y is not None:
+            return y
     if xp is not np or x.dtype is not F32:
         return _erf64(x, xp)
     if x.size <= 16384:
