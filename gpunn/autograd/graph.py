@@ -338,15 +338,16 @@ def recorded_at(node: Node) -> str:
     return "\nRecorded at:\n" + "".join(trace) if trace else ""
 
 
-def check_inplace(target: Tensor) -> None:
-    """Raises for an in-place change that autograd cannot follow, in PyTorch's words."""
+def check_inplace(target: Tensor, part: bool = False) -> None:
+    """Raises for an in-place change of a tensor (or of a part of it, `x[0] = 1`) that autograd
+    cannot follow, in PyTorch's words."""
     if not mode.grad:
         return
     base = target._base
     if base is None:
         base = target
         if target._requires_grad and target.node is None:
-            raise _leaf_error("a leaf Variable")
+            raise _leaf_error("a view of a leaf Variable" if part else "a leaf Variable")
     elif base._requires_grad or target._requires_grad:
         _check_view(target, base)
     if base._extra is not None and base._extra.face_of is not None:
@@ -394,12 +395,8 @@ def adopt(target: Tensor, value: Tensor) -> None:
         target.node, target._requires_grad = value.node, value._requires_grad
         base = target
     else:
-        base = _strided().view_write(base, target, value)
+        base = sys.modules["gpunn.ops.strided"].view_write(base, target, value)
     if base._extra is not None and base._extra.views:
-        _strided().rejoin_views(base)
+        sys.modules["gpunn.ops.strided"].rejoin_views(base)
 
 
-def _strided() -> Any:
-    from gpunn.ops import strided
-
-    return strided

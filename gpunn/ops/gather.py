@@ -9,9 +9,9 @@ import numpy as np
 from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
-from gpunn.ops._rows import same_device, write_out
+from gpunn.ops._rows import proper, same_device, write_out
 from gpunn.ops.accumulate import add_at
-from gpunn.ops.index import getitem_raw, put, write_apart
+from gpunn.ops.index import INT64, getitem_raw, put, write_apart
 from gpunn.ops.shape import broadcast_tensors
 from gpunn.ops.views import expand, reshape
 from gpunn.tensor import Tensor, method, normal_dim, wrap
@@ -29,6 +29,7 @@ def along(indices: Any, axis: int) -> tuple[Any, ...]:
     )
 
 
+UINT64 = np.dtype(np.uint64)
 _WORDS = "Expected dtype int32/int64 for index"
 
 
@@ -36,8 +37,9 @@ def out_of_range(a: Any, n: int) -> int | None:
     """An index of a raw array outside [0, n), None where there is none."""
     if not a.size:
         return None
-    unsigned = a.view(np.uint64) if a.dtype == np.int64 else a  # negative ones are large then
-    if unsigned is not a and int(unsigned.max()) < n:
+    unsigned = a.view(UINT64) if a.dtype is INT64 else a  # negative ones are large then
+    largest = np.maximum.reduce if type(a) is np.ndarray else ns(a).max  # a.max() is slower
+    if unsigned is not a and int(largest(unsigned, axis=None)) < n:
         return None
     low, high = int(a.min()), int(a.max())
     return high if high >= n else low if low < 0 else None
@@ -139,9 +141,9 @@ def take_along_dim(
     tensor([[2]])
     """
     if indices.dtype is not dtypes.int64:
-        kind = {"int32": "Int", "float32": "Float"}.get(indices.dtype.name, indices.dtype.name)
         raise RuntimeError(
-            f"torch.take_along_dim(): dtype of indices should be Long but got {kind}"
+            "torch.take_along_dim(): dtype of indices should be Long but got "
+            f"{proper(indices.dtype)}"
         )
     if input.device is not indices.device:
         same_device("torch.take_along_dim()", (input, indices))
@@ -191,8 +193,9 @@ def flat_index(name: str, input: Tensor, index: Tensor) -> Any:
     same_device(name, (input, index))
     a, n = index.array, input.array.size
     if a.dtype != np.int64:
-        kind = {"int32": "Int", "float32": "Float"}.get(a.dtype.name, a.dtype.name)
-        raise RuntimeError(f"{name}(): Expected a long tensor for index, but got {kind}")
+        raise RuntimeError(
+            f"{name}(): Expected a long tensor for index, but got {proper(index.dtype)}"
+        )
     if n and a.size and not (-n <= int(a.min()) and int(a.max()) < n):
         bad = int(a.max()) if int(a.max()) >= n else int(a.min())
         raise IndexError(f"out of range: tried to access index {bad} on a tensor of {n} elements.")

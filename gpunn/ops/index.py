@@ -19,16 +19,26 @@ from gpunn.autograd.graph import (
     vjp,
 )  # fmt: skip
 from gpunn.autograd.graph import namespace as ns
+from gpunn.device import CPU
 from gpunn.dtypes import F32, F64
-from gpunn.ops._rows import NUMBERS, cast, same_device, write_out
+from gpunn.ops._rows import NUMBERS, cast, proper, same_device, write_out
 from gpunn.ops.accumulate import add_at
 from gpunn.ops.convert import to_device
 from gpunn.ops.index_key import (
-    Key, advanced_error, basic_error, check_step, is_basic, split_key, take_key, width_of,
+    Key,
+    advanced_error,
+    basic_error,
+    check_step,
+    is_basic,
+    split_key,
+    take_key,
+    width_of,
 )  # fmt: skip
-from gpunn.ops.strided import OVERLAP
+from gpunn.ops.strided import OVERLAP, SMALL
 from gpunn.ops.views import expand, expand_error, reshape
 from gpunn.tensor import Tensor, address, method, root, wrap
+
+INT64, BOOL = np.dtype(np.int64), np.dtype(np.bool_)
 
 # --- reading ------------------------------------------------------------------------------
 
@@ -85,26 +95,47 @@ def getitem(x: Tensor, key: Any) -> Tensor:
         return view(y, x, _slice_vjp, (a.shape, key))
     if kind is tuple and is_basic(key):
         return get_view(x, key)
+    if kind is Tensor and key.device is x.device:
+        y = _picked_rows(a, key.array)
+        if y is not None:
+            return result(y, x, _advanced_vjp, (x,), (a.shape, (key.array,)))
+    elif key is None or key is Ellipsis:
+        return get_view(x, (key,))
     basic, arrays = split_key(key, x)
     if basic is not None:
         x = get_view(x, basic)
     return x if arrays is None else getitem_raw(x, arrays)
 
 
+def _picked_rows(a: Any, index: Any) -> Any:
+    """a[index] for one index vector or mask, None where the general way has to do it."""
+    try:
+        if index.dtype is INT64 and index.ndim and type(a) is np.ndarray:
+            return a.take(index, 0)
+        if index.dtype is BOOL and index.ndim and index.shape == a.shape[: index.ndim]:
+            return a[index]
+    except (IndexError, ValueError):
+        pass
+    return None
+
+
 def get_view(x: Tensor, key: Key) -> Tensor:
     """x[key] for a key of integers, slices, None and `...`."""
-    a = x.array
+    y = take_view(x.array, key)
+    named = _NAMED.get(type(key[-1]), _slice_vjp) if key else _slice_vjp
+    return view(y, x, named, (x.array.shape, key))
+
+
+def take_view(a: Any, key: Key) -> Any:
+    """a[key] on a raw array for a key of integers, slices, None and `...`, always a view."""
     try:
         y = a[key]
     except IndexError:
         places = [i for i, item in enumerate(key) if item is Ellipsis]
         if len(places) < 2:
             raise basic_error(key, a.shape) from None
-        key = tuple(item for i, item in enumerate(key) if i not in places[1:])
-        return get_view(x, key)
-    if type(y) is not type(a):
-        y = a[(*key, ...)]  # NumPy gives a scalar without
-    return view(y, x, _NAMED.get(type(key[-1]), _slice_vjp) if key else _slice_vjp, (a.shape, key))
+        return take_view(a, tuple(item for i, item in enumerate(key) if i not in places[1:]))
+    return y if type(y) is type(a) else a[(*key, ...)]  # NumPy gives a scalar without
 
 
 def getitem_raw(x: Tensor, key: Key) -> Tensor:
@@ -157,6 +188,8 @@ _C_NAMES = {
 def number(value: Any, dtype: Any) -> Any:
     """A Python number as a 0-dim NumPy array; PyTorch's error where it does not fit the dtype."""
     kind = dtype.kind
+    if kind == "f" and type(value) is float and -6e4 < value < 6e4:
+        return np.array(value, dtype)
     try:
         if kind in "iu":
             value = int(value)
@@ -178,9 +211,9 @@ def _as_source(x: Tensor, value: Any) -> Tensor:
         return value
     if isinstance(value, NUMBERS):
         return wrap(x.device.xp.asarray(number(value, x.array.dtype)), x.device)
+    kind = "numpy.ndarray" if isinstance(value, np.ndarray) else type(value).__name__
     raise TypeError(
-        f"can't assign a {type(value).__name__} to a tensor: only numbers and tensors. Use "
-        "gpunn.tensor(value) for lists and arrays"
+        f"can't assign a {kind} to a torch.{proper(x.dtype)}Tensor: use gpunn.tensor(value)"
     )
 
 
@@ -188,39 +221,69 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
     """x[key] = value, in place; value is cast to x's dtype and broadcast."""
     items = key if type(key) is tuple else (key,)
     if not is_basic(items):
+        if type(key) is Tensor and _set_rows(x, key, value):
+            return
         items, arrays = split_key(key, x)  # type: ignore[assignment]
         if arrays is not None:
             store(x if items is None else get_view(x, items), arrays, value, False)
             return
-    if mode.grad and (x._requires_grad or needs(value)):
-        part = get_view(x, items)
-        source = _as_source(x, value)
-        if not _same_place(part.array, source):
-            check_inplace(part)
-            copy_into(part, drop_ones(source, part.array.ndim))
-        return
-    check_inplace(x)
+    check_inplace(x, True)
     a = x.array
     kind = type(value)
+    recorded = mode.grad and (x._requires_grad or needs(value))
     plain = (kind is float or kind is int) and (a.dtype is F32 or a.dtype is F64)
-    if plain and -3e38 < value < 3e38 and 0 not in a.strides:
+    if plain and not recorded and -3e38 < value < 3e38 and 0 not in a.strides:
         try:
             a[items] = value
         except IndexError:
             raise basic_error(items, a.shape) from None
+        touch(x)
+        return
+    part = take_view(a, items)
+    source = _as_source(x, value)
+    if _same_place(part, source, recorded):
+        return
+    if source.array.ndim > part.ndim:
+        source = drop_ones(source, part.ndim)
+    target = wrap(part, x.device)
+    target._base = x if x._base is None else x._base
+    target._requires_grad = x._requires_grad
+    copy_into(target, source)
+
+
+def _set_rows(x: Tensor, index: Tensor, value: Any) -> bool:
+    """x[index] = value for one index vector or mask, where nothing is to be recorded or cast."""
+    a, i = x.array, index.array
+    if not (i.dtype is INT64 or (i.dtype is BOOL and i.shape == a.shape[: i.ndim])) or not i.ndim:
+        return False
+    if index.device is not CPU or x.device is not CPU or 0 in a.strides:
+        return False
+    if type(value) is Tensor:
+        v = value.array
+        if v.dtype is not a.dtype or value.device is not CPU or v.ndim > a.ndim - i.ndim + 1:
+            return False
+    elif type(value) is float and a.dtype.kind == "f" and -6e4 < value < 6e4:
+        v = value
     else:
-        part = get_view(x, items)
-        source = _as_source(x, value)
-        if not _same_place(part.array, source):
-            fill(part.array, drop_ones(source, part.array.ndim))
+        return False
+    if mode.grad and (x._requires_grad or needs(value)):
+        return False
+    check_inplace(x)
+    try:
+        a[i] = v
+    except (IndexError, ValueError):  # the general way says so in PyTorch's words
+        return False
     touch(x)
+    return True
 
 
-def _same_place(part: Any, source: Tensor) -> bool:
+def _same_place(part: Any, source: Tensor, recorded: bool) -> bool:
     """Whether source is that very part of memory: `x[0] += y` ends with writing x[0] to itself."""
     a = source.array
+    if source._base is None or not (recorded or a.nbytes > SMALL):  # quicker to write it
+        return False
     return (
-        source._base is not None and a.shape == part.shape and a.strides == part.strides
+        a.shape == part.shape and a.strides == part.strides
         and a.dtype is part.dtype and address(a) == address(part)
     )  # fmt: skip
 
@@ -362,7 +425,7 @@ def _matching(x: Tensor, key: Key, value: Any) -> Tensor:
         if not one or len(key) != 1 or key[0].dtype != np.bool_:
             raise RuntimeError(
                 "Index put requires the source and destination dtypes match, got "
-                f"{x.dtype} for the destination and {source.dtype} for the source."
+                f"{proper(x.dtype)} for the destination and {proper(source.dtype)} for the source."
             )
         source = cast(source, x.array.dtype)
     if source.device is not x.device:

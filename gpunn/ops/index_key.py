@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def split_key(key: Any, x: Tensor) -> tuple[Key | None, Key | None]:
     view. None stands for a part that does nothing."""
     if type(key) is list and _stands_for_tuple(key):
         key = tuple(key)
-    items = [_item(i, x) for i in (key if type(key) is tuple else (key,))]
+    items = list(map(_item, key if type(key) is tuple else (key,), repeat(x)))
     if all(type(i) in _BASIC for i in items):
         return tuple(items), None
     shape = x.array.shape

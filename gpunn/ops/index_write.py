@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.autograd.graph import namespace as ns
-from gpunn.ops._rows import cast, same_device, write_out
+from gpunn.ops._rows import cast, proper, same_device, write_out
 from gpunn.ops.gather import flat_index, index_array, out_of_range
 from gpunn.ops.index import get_view, number, put_raw, store
 from gpunn.ops.index import put as put_at
@@ -46,7 +46,8 @@ def _check_source(name: str, x: Tensor, source: Tensor, axis: int, count: int) -
     a, shape = source.array, x.array.shape
     if source.dtype is not x.dtype:
         raise RuntimeError(
-            f"{name}(): self ({x.dtype}) and source ({source.dtype}) must have the same scalar type"
+            f"{name}(): self ({proper(x.dtype)}) and source ({proper(source.dtype)}) must have the "
+            "same scalar type"
         )
     copies = name == "index_copy_"
     if a.ndim and shape and a.ndim != len(shape) and copies:
@@ -205,7 +206,7 @@ def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
         if values.dtype is not x.dtype:
             raise RuntimeError(
                 "Index put requires the source and destination dtypes match, got "
-                f"{x.dtype} for the destination and {values.dtype} for the source."
+                f"{proper(x.dtype)} for the destination and {proper(values.dtype)} for the source."
             )
         x.add_(values) if accumulate else x.copy_(values)
     else:
@@ -228,7 +229,7 @@ def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool, here: bool)
     if source.dtype is not x.dtype:
         raise RuntimeError(
             f"put_(): self and source expected to have the same dtype, but got self.dtype = "
-            f"{x.dtype} and source.dtype = {source.dtype}"
+            f"{proper(x.dtype)} and source.dtype = {proper(source.dtype)}"
         )
     i = flat_index("put_", x, index)
     if i.size != source.array.size:

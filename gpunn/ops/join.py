@@ -34,25 +34,35 @@ def _cat_vjp(g: Any, axis: int, sizes: list[int]) -> Any:
 def _tensor_list(name: str, tensors: Any) -> list[Tensor]:
     """The tensors to join as a list; TypeErrors for what is no tensor."""
     if isinstance(tensors, (list, tuple)):
-        found = list(tensors)
-        for i, t in enumerate(found):
+        for i, t in enumerate(tensors):
             if not isinstance(t, Tensor):
                 raise TypeError(
                     f"expected Tensor as element {i} in argument 0, but got {type(t).__name__} "
                     f"({name})"
                 )
-        return found
+        return list(tensors)
     raise TypeError(
         f"{name}(): argument 'tensors' (position 1) must be tuple of Tensors, not "
         f"{type(tensors).__name__}"
     )
 
 
-def _alike(tensors: list[Tensor]) -> bool:
-    """Whether the tensors have one dtype and one device."""
-    first = tensors[0]
-    dtype, device = first.array.dtype, first.device
-    return not any([t.array.dtype is not dtype or t.device is not device for t in tensors])
+def _arrays(name: str, tensors: Any) -> tuple[list[Tensor], list[Any]]:
+    """The tensors to join, in their common dtype, and their arrays."""
+    if type(tensors) is not list and type(tensors) is not tuple:
+        tensors = _tensor_list(name, tensors)
+    dtype = device = None
+    arrays = []
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            _tensor_list(name, tensors)
+        a = t.array
+        if (a.dtype is not dtype or t.device is not device) and arrays:
+            parts = _promoted(name, list(tensors))
+            return parts, [t.array for t in parts]
+        dtype, device = a.dtype, t.device
+        arrays.append(a)
+    return tensors, arrays
 
 
 def _promoted(name: str, tensors: list[Tensor]) -> list[Tensor]:
@@ -73,13 +83,10 @@ def cat(
     >>> gpunn.cat([gpunn.tensor([1]), gpunn.tensor([2, 3])])
     tensor([1, 2, 3])
     """
-    parts = _tensor_list("cat", tensors)
+    parts, arrays = _arrays("cat", tensors)
     if not parts:
         raise ValueError("torch.cat(): expected a non-empty list of Tensors")
-    if not _alike(parts):
-        parts = _promoted("cat", parts)
-    arrays = [t.array for t in parts]
-    if any(a.size == 0 and a.ndim == 1 for a in arrays):
+    if (0,) in [a.shape for a in arrays]:
         kept = [i for i, a in enumerate(arrays) if a.shape != (0,)] or [0]
         parts, arrays = [parts[i] for i in kept], [arrays[i] for i in kept]
     d = normal_dim(dim if axis is None else axis, arrays[0].ndim)
@@ -90,9 +97,11 @@ def cat(
         raise _cat_error(arrays, d) from None
     if out is not None:
         return write_apart(out, wrap(y, device), "cat", parts)
-    if mode.grad and any([t._requires_grad for t in parts]):
-        sizes = [a.shape[d] for a in arrays]
-        return result(y, parts[0], _cat_vjp, tuple(parts), (d, sizes))
+    if mode.grad:
+        for t in parts:
+            if t._requires_grad:
+                sizes = [a.shape[d] for a in arrays]
+                return result(y, t, _cat_vjp, tuple(parts), (d, sizes))
     return wrap(y, device)
 
 
@@ -144,26 +153,26 @@ def stack(tensors: Tensors, dim: int = 0, *, out: Tensor | None = None) -> Tenso
     tensor([[1, 2],
             [3, 4]])
     """
-    parts = _tensor_list("stack", tensors)
+    parts, arrays = _arrays("stack", tensors)
     if not parts:
         raise RuntimeError("stack expects a non-empty TensorList")
-    if not _alike(parts):
-        parts = _promoted("stack", parts)
-    shape = parts[0].array.shape
+    shape = arrays[0].shape
     axis = normal_dim(dim, len(shape) + 1)
-    for i, t in enumerate(parts):
-        if t.array.shape != shape:
+    for i, a in enumerate(arrays):
+        if a.shape != shape:
             raise RuntimeError(
                 f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
-                f"{list(t.array.shape)} at entry {i}"
+                f"{list(a.shape)} at entry {i}"
             )
     key = (*[slice(None)] * axis, None)
     device = parts[0].device
-    y = device.xp.concatenate([t.array[key] for t in parts], axis)
+    y = device.xp.concatenate([a[key] for a in arrays], axis)
     if out is not None:
         return write_apart(out, wrap(y, device), "stack", parts)
-    if mode.grad and any([t._requires_grad for t in parts]):
-        return result(y, parts[0], _stack_vjp, tuple(parts), (axis,))
+    if mode.grad:
+        for t in parts:
+            if t._requires_grad:
+                return result(y, t, _stack_vjp, tuple(parts), (axis,))
     return wrap(y, device)
 
 

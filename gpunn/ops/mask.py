@@ -48,13 +48,10 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     if mask.device is not input.device:
         same_device("masked_fill", (input, mask))
     fill = fill_value("masked_fill", input, value)
-    if m.shape != input.array.shape:
-        shape = broadcast_tensors(input.detach(), mask)[0].array.shape
-        if shape != input.array.shape:
-            input = expand(input, shape)
-        m = ns(m).broadcast_to(m, shape)
-    y = input.array.copy()
-    ns(y).copyto(y, fill.array, where=m)
+    x = input.array
+    y = ns(x).where(m, fill.array, x)
+    if y.shape != x.shape:
+        input = expand(input, y.shape)
     return result(y, input, _masked_fill_vjp, (input, fill), (m,))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
-from gpunn.ops._rows import half, refusal, same_device, write_out
+from gpunn.ops._rows import half, proper, refusal, same_device, write_out
 from gpunn.ops.gather import along
 from gpunn.tensor import Tensor, method, wrap
 
@@ -36,7 +36,8 @@ def nonzero(input: Tensor, *, out: Tensor | None = None, as_tuple: bool = False)
         return made
     if out.dtype is not dtypes.int64:
         raise RuntimeError(
-            f"nonzero: Expected out tensor to have scalar type Long but got scalar type {out.dtype}"
+            "nonzero: Expected out tensor to have scalar type Long but got scalar type "
+            f"{proper(out.dtype)}"
         )
     return write_out(out, made, "nonzero")
 
@@ -108,7 +109,7 @@ def searchsorted(
         raise RuntimeError(
             "torch.searchsorted(): output tensor's dtype is wrong, it can only be Int(int32) or "
             "Long(int64) depending on whether out_int32 flag is True, but we got output tensor's "
-            f"dtype {out.dtype} and out_int32 flag is {out_int32}"
+            f"dtype {proper(out.dtype)} and out_int32 flag is {out_int32}"
         )
     xp = sorted_sequence.device.xp
     if edges.ndim == 1:
@@ -166,7 +167,7 @@ def _check_search(edges: Any, v: Any, sorter: Tensor | None) -> None:
     if s.dtype != np.int64:
         raise RuntimeError(
             f"torch.searchsorted(): sorter must be a tensor of long dtype but got dtype "
-            f"{sorter.dtype}"
+            f"{proper(sorter.dtype)}"
         )
     if s.size and not (int(s.min()) >= 0 and int(s.max()) < edges.shape[-1]):
         raise RuntimeError("torch.searchsorted(): sorter index out of range")
@@ -216,7 +217,8 @@ def isin(
         a = v.array if isinstance(v, Tensor) else device.xp.asarray(v)
         if a.dtype.kind in "bc":
             raise RuntimeError(
-                f"Unsupported input type encountered for isin(): {dtypes.of(a.dtype)}"
+                "Unsupported input type encountered for isin(): "
+                f"{proper(dtypes.of(a.dtype))}"
             )
         arrays.append(a.astype(np.float32) if half(a.dtype) else a)
     made = wrap(device.xp.asarray(device.xp.isin(*arrays, invert=invert)), device)

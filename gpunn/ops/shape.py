@@ -32,6 +32,8 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     n = len(shape)
     if not n:
         return reshape(input, 1)
+    if start_dim == 0 and end_dim == -1:
+        return reshape(input, -1 if input.array.size else 0) if n > 1 else input
     a, b = normal_dim(start_dim, n), normal_dim(end_dim, n)
     if a > b:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
@@ -126,7 +128,7 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     if shape:
         shape[d], steps[d] = (n - size) // step + 1, along * step
     place = Place((*shape, size), (*steps, along), 0)
-    return view(lay(x, place), input, unfold_vjp, (place, place_of(x, x)))
+    return view(lay(x, place), input, unfold_vjp, (place, place_of(x)))
 
 
 @vjp((None, None))
@@ -305,11 +307,21 @@ def flipud(input: Tensor) -> Tensor:
 
 
 @vjp((None, None))
-def _roll_vjp(g: Any, shifts: tuple[int, ...], axes: Any) -> Any:
+def _roll_vjp(g: Any, shifts: tuple[int, ...], axes: tuple[int, ...]) -> Any:
     back = tuple(-s for s in shifts)
-    if isinstance(g, Tensor):
-        return roll(g, back, axes)
-    return ns(g).roll(g, back if axes else back[0], axes or None)
+    return roll(g, back, axes) if isinstance(g, Tensor) else _rolled(g, back, axes)
+
+
+def _rolled(x: Any, shifts: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    """np.roll on a raw array, without its overhead; flat where there are no axes."""
+    if not axes:
+        return _rolled(x.reshape(-1), shifts, (0,)).reshape(x.shape)
+    for shift, axis in zip(shifts, axes, strict=True):
+        d = axis % x.ndim
+        lead, cut = (slice(None),) * d, -shift % x.shape[d]
+        parts = x[(*lead, slice(cut, None))], x[(*lead, slice(0, cut))]
+        x = ns(x).concatenate(parts, d)
+    return x
 
 
 def roll(input: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
@@ -336,7 +348,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = ()) -> Tensor:
             raise IndexError(f"Dimension specified as {d} but tensor has no dimensions")
     if x.ndim == 0 or x.size == 0:
         return input.clone()  # type: ignore[attr-defined]
-    y = input.device.xp.roll(x, moves if axes else moves[0], axes or None)
+    y = _rolled(x, moves, axes)
     return result(y, input, _roll_vjp, (input,), (moves, axes))
 
 

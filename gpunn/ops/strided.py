@@ -37,28 +37,55 @@ class Place(NamedTuple):
 
     def overlaps(self) -> bool:
         """Whether two indices may name the same element."""
-        if 0 in self.shape:
-            return False
-        reach = 0
-        for step, n in sorted(zip(map(abs, self.steps), self.shape, strict=True)):
-            if n > 1:
-                if step <= reach:
-                    return True
-                reach += step * (n - 1)
-        return False
+        return overlapping(self.shape, self.steps, 0)
 
 
-def place_of(part: Any, base: Any) -> Place:
-    """Where an array lies in the memory of another one."""
-    size = part.itemsize
-    halves = base.dtype.kind == "c" and part.dtype.kind == "f" and base.itemsize == 2 * size
-    if part.dtype != base.dtype and not halves:
+def overlapping(shape: tuple[int, ...], steps: tuple[int, ...], least: int) -> bool:
+    """Whether elements may share memory along dimensions whose steps are at least `least`."""
+    reach = 0
+    for step, n in sorted(zip(map(abs, steps), shape, strict=True)):
+        if n > 1 and step >= least:
+            if step <= reach:
+                return 0 not in shape
+            reach += step * (n - 1)
+    return False
+
+
+SMALL = 65_536  # bytes
+Outline = tuple[Any, ...]  # (shape, strides in bytes, dtype, address), or (array,)
+
+
+def outline(a: Any, small: bool) -> Outline:
+    """What `place_in` needs of an array. To ask NumPy for an address takes longer than all else
+    here: a small array stands for itself until then, a large one must not be kept alive."""
+    return (a,) if small else (a.shape, a.strides, a.dtype, address(a))
+
+
+def place_in(part: Outline, base: Outline) -> Place:
+    """Where a view lies in the memory of its base."""
+    (shape, strides, dtype, first), (_, _, whole, start) = (
+        outline(o[0], False) if len(o) == 1 else o for o in (part, base)
+    )
+    size = dtype.itemsize
+    steps = tuple(s // size for s in strides)
+    return Place(shape, steps, (first - start) // size, dtype != whole)
+
+
+def place_of(a: Any) -> Place:
+    """How an array lies in memory, counted from its first element."""
+    size = a.itemsize
+    return Place(a.shape, tuple(s // size for s in a.strides), 0)
+
+
+def _check_dtypes(part: Any, base: Any) -> None:
+    """RuntimeError for views that read their base in another dtype, but for complex parts."""
+    if part.dtype is base.dtype or part.dtype == base.dtype:
+        return
+    if base.dtype.kind != "c" or part.dtype.kind != "f" or base.itemsize != 2 * part.itemsize:
         raise RuntimeError(
             f"in-place changes of a {part.dtype} view of {base.dtype} memory cannot be recorded "
             "for gradients; change the base, or work under gpunn.no_grad()"
         )
-    offset = 0 if part is base else (address(part) - address(base)) // size
-    return Place(part.shape, tuple(s // size for s in part.strides), offset, halves)
 
 
 def at(flat: Any, place: Place, low: int = 0) -> Any:
@@ -168,7 +195,8 @@ def _write_vjp(g: Any, place: Place, origin: Place) -> Any:
     low, count = _range(place, origin)
     flat = _laid(g, origin, low, count)
     part = at(flat, place, low)
-    value = part.copy()
+    # only filling writes to expanded memory: each of the equal values has its share
+    value = _share(part, place, low, count) if place.overlaps() else part.copy()
     part[...] = 0
     return at(flat, origin, low), value
 
@@ -238,7 +266,7 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     """
     x = input.array
     place = _storage_place(x, size, stride, storage_offset)
-    return view(lay(x, place), input, read_vjp, (place, place_of(x, x)))
+    return view(lay(x, place), input, read_vjp, (place, place_of(x)))
 
 
 @method
@@ -272,7 +300,7 @@ def as_strided_scatter(
     from gpunn.ops._rows import cast
 
     x = input.array
-    place, origin = _storage_place(x, size, stride, storage_offset), place_of(x, x)
+    place, origin = _storage_place(x, size, stride, storage_offset), place_of(x)
     if src.array.shape != place.shape:
         raise RuntimeError(
             "expected src to have a size equal to the slice of self. src size = "
@@ -293,18 +321,29 @@ def _scatter_vjp(g: Any, place: Place, origin: Place) -> Any:
 # --- writing through views ----------------------------------------------------------------
 
 
+@vjp((None, None), name="AsStridedBackward0")
+def _rejoin_vjp(g: Any, part: Outline, base: Outline) -> Any:
+    return read_vjp(g, place_in(part, base), place_in(base, base))
+
+
+@vjp((None, None), name="CopySlices")
+def _view_write_vjp(g: Any, part: Outline, base: Outline) -> Any:
+    return _write_vjp(g, place_in(part, base), place_in(base, base))
+
+
 def view_write(base: Tensor, target: Tensor, value: Tensor) -> Tensor:
     """Records that `value` was written into base through its view `target`; the tensor whose
     views must be read again."""
-    if root(target.array) is not root(base.array):  # `base.data = ...` has parted them
+    a, b = target.array, base.array
+    if a.base is not b and root(a) is not root(b):  # `base.data = ...` has parted them
         target._base = None
         target.node, target._requires_grad = value.node, value._requires_grad
         return target
-    place = place_of(target.array, base.array)
-    if place.overlaps():
+    _check_dtypes(a, b)
+    if not a.flags.c_contiguous and overlapping(a.shape, a.strides, 1):
         raise RuntimeError(OVERLAP)
-    saved = (place, place_of(base.array, base.array))
-    base.node = Node(_write_vjp, (vertex(base), vertex(value)), saved, base.device)
+    saved = (outline(a, b.nbytes < SMALL), outline(b, b.nbytes < SMALL))
+    base.node = Node(_view_write_vjp, (vertex(base), vertex(value)), saved, base.device)
     base._requires_grad = True
     return base
 
@@ -317,14 +356,18 @@ OVERLAP = (
 
 def rejoin_views(base: Tensor) -> None:
     """Gives every live view of a base that was changed in place a node that reads it again."""
-    origin, memory = place_of(base.array, base.array), root(base.array)
+    origin = outline(base.array, base.array.nbytes < SMALL)
     for ref in base._extra.views:  # type: ignore[union-attr]
         out = ref()
-        if out is None or out._base is not base or root(out.array) is not memory:
+        if out is None or out._base is not base:
+            continue
+        a, b = out.array, base.array
+        if a.base is not b and root(a) is not root(b):
             continue
         if base._requires_grad:
-            saved = (place_of(out.array, base.array), origin)
-            out.node = Node(read_vjp, (vertex(base),), saved, base.device)
+            _check_dtypes(a, b)
+            saved = (outline(a, b.nbytes < SMALL), origin)
+            out.node = Node(_rejoin_vjp, (vertex(base),), saved, base.device)
         else:
             out.node = None
         out._requires_grad = base._requires_grad

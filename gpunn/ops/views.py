@@ -13,7 +13,7 @@ import numpy as np
 from gpunn import dtypes
 from gpunn.autograd.graph import broadcast_vjp, namespace, result, view, vjp
 from gpunn.ops.strided import become
-from gpunn.tensor import Tensor, dim_error, method, normal_dim, wrap
+from gpunn.tensor import Size, Tensor, dim_error, method, normal_dim, wrap
 
 ndarray = np.ndarray
 
@@ -58,8 +58,12 @@ def infer(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
 
 def _reshaped(x: Any, shape: tuple[Any, ...]) -> Any:
     """The array in a shape given as one sequence or as arguments."""
-    if len(shape) == 1 and type(shape[0]) is not int:
-        shape = int_list(shape)
+    if len(shape) == 1:
+        kind = type(shape[0])
+        if kind is tuple or kind is Size:
+            shape = shape[0]
+        elif kind is not int:
+            shape = int_list(shape)
     try:
         y = x.reshape(shape)
     except (ValueError, TypeError):
@@ -319,19 +323,21 @@ def expand(input: Tensor, *sizes: Any, size: Any = None, implicit: bool = False)
             [2, 2, 2]])
     """
     x = input.array
-    wanted = int_list(sizes if size is None else (size,))
-    new = len(wanted) - x.ndim
+    wanted = sizes if size is None else (size,)
+    if len(wanted) == 1 and type(wanted[0]) is not int:
+        wanted = int_list(wanted)
+    have = x.shape
+    new = len(wanted) - len(have)
+    shape, strides = list(wanted), [0] * len(wanted)
+    for i, n in enumerate(wanted):
+        old = have[i - new] if i >= new >= 0 else None
+        if n == old or (n == -1 and old is not None):
+            shape[i], strides[i] = old, x.strides[i - new]
+        elif new < 0 or n < 0 or old not in (None, 1):
+            raise expand_error(wanted, have)
     if new < 0:
-        raise expand_error(wanted, x.shape)
-    shape, strides = list(wanted[:new]), [0] * new
-    for n, have, step in zip(wanted[new:], x.shape, x.strides, strict=True):
-        shape.append(have if n == -1 else n)
-        strides.append(0 if have == 1 and n not in (1, -1) else step)
-    if any(n < 0 for n in shape) or any(
-        have not in (1, n) for have, n in zip(x.shape, shape[new:], strict=True)
-    ):
-        raise expand_error(wanted, x.shape)
-    return view(_repeated(x, tuple(shape), strides), input, broadcast_vjp, (x.shape,))
+        raise expand_error(wanted, have)
+    return view(_repeated(x, tuple(shape), strides), input, broadcast_vjp, (have,))
 
 
 def _repeated(x: Any, shape: tuple[int, ...], strides: list[int]) -> Any:
