@@ -16,7 +16,7 @@ from gpunn.nn.parameter import Parameter, UninitializedParameter
 from gpunn.nn.shape import Identity as Identity  # PyTorch has it in this file
 from gpunn.ops._rows import write_out
 from gpunn.ops.create import empty
-from gpunn.ops.linalg import matmul, matmul_array
+from gpunn.ops.linalg import _proper, matmul, matmul_array
 from gpunn.tensor import Tensor
 
 
@@ -39,6 +39,11 @@ def linear(
         w.ndim != 2 or x.ndim == 0 or w.dtype is not d or weight.device is not input.device
         or (b is not None and (b.ndim != 1 or b.dtype is not d))
     ):  # fmt: skip
+        if b is not None and w.dtype is not d and w.ndim == 2 and x.ndim > 0:
+            raise RuntimeError(
+                f"mat1 and mat2 must have the same dtype, but got {_proper(input)} and "
+                f"{_proper(weight)} (linear: input and weight)"
+            )
         made = matmul(input, weight.T if w.ndim == 2 else weight)
         made = made if bias is None else made + bias
         return made if out is None else write_out(out, made, "linear")
