@@ -174,9 +174,12 @@ void fill(const Rows &rows, const Layout &lay, const T *x, long channels, const 
     }
 }
 
-// c[M][NV vectors] (+)= a[kc][M] * (rows of vectors at b + off[k])
+// c[M][NV vectors] (+)= a[kc][M] * (rows of vectors at b + off[k] + apart[j])
 template <class T, int M, int NV>
-void block(const T *a, const T *b, const long *off, long kc, T *c, long ldc, bool add) {
+void block(const T *a, const T *b, const long *off, const long *apart, long kc, T *c, long ldc,
+           bool add) {
+    long at[NV];
+    UNROLL for (int j = 0; j < NV; j++) at[j] = j ? apart[j] : 0;
     Vec<T> acc[M][NV];
     UNROLL for (int i = 0; i < M; i++) {
         UNROLL for (int j = 0; j < NV; j++) {
@@ -187,7 +190,7 @@ void block(const T *a, const T *b, const long *off, long kc, T *c, long ldc, boo
     for (long k = 0; k < kc; k++, a += M) {
         const T *row = b + off[k];
         Vec<T> v[NV];
-        UNROLL for (int j = 0; j < NV; j++) v[j] = load(row + j * LANES<T>);
+        UNROLL for (int j = 0; j < NV; j++) v[j] = load(row + at[j]);
         UNROLL for (int i = 0; i < M; i++) {
             UNROLL for (int j = 0; j < NV; j++) acc[i][j] += splat(a[i]) * v[j];
         }
@@ -200,7 +203,8 @@ void block(const T *a, const T *b, const long *off, long kc, T *c, long ldc, boo
     }
 }
 
-template <class T> using Block = void (*)(const T *, const T *, const long *, long, T *, long, bool);
+template <class T> using Block = void (*)(const T *, const T *, const long *, const long *, long,
+                                          T *, long, bool);
 template <class T, int NV, int M> Block<T> pick_block(long m) {
     if constexpr (M == 0) return nullptr;
     else return m == M ? block<T, M, NV> : pick_block<T, NV, M - 1>(m);
@@ -308,56 +312,81 @@ struct Plan {
     }
 };
 
-// The columns that a task multiplies, in panels of 1, 2 or 4 vectors. Plain: a panel lies in the
-// tile as it is, and computes the positions between two rows too. Packed: rows shorter than a
-// vector would waste too much of it, so the panel is first put together from pieces of rows.
+// The columns that a task multiplies, in panels of 1, 2 or 4 vectors, laid out in one of three ways:
+//   plain    vectors follow each other in the tile, and compute the positions between two rows too
+//   by rows  each row begins with a vector, and its last one may go past its end
+//   packed   a panel is first put together from pieces of rows: nothing is computed in vain
+// whichever takes the fewest cycles.
 template <class T> struct Columns {
     struct Piece { long from, to; };
-    struct Panel { long from, to; int vectors; size_t first, last; };
+    struct Panel { long from, to; int vectors; long apart[4]; size_t first, last; };
     std::vector<Panel> panels;
     std::vector<Piece> pieces;
     std::vector<long> even;                             // offsets in a packed panel
     bool packed;
     long row, plane, image, size;                       // how the columns lie in the result
+    int most;                                           // vectors of a panel
 
     static long vectors(long n) { return (n + LANES<T> - 1) / LANES<T>; }
 
-    Columns(const Layout &lay, long images, long channels, long rows, int most) {
+    Columns(const Layout &lay, long images, long channels, long rows, int most) : most(most) {
         long depth = lay.t[0].size(), height = lay.t[1].size(), width = lay.t[2].size();
-        long all = images * depth * height * width;
-        // In cycles of one k: half a cycle for each row and vector, two for each piece. A single
-        // vector takes two thirds of what two take.
-        auto cost = [&](long n) { return (n / 2 * 6 + n % 2 * 4) * rows; };
-        long cut = images * depth * height * vectors(width) + vectors(all) / 2;
-        packed = rows > 4 && images * depth * cost(vectors(lay.flat())) > cost(vectors(all)) + 12 * cut;
-        row = packed ? width : lay.row;
-        plane = packed ? height * row : vectors(lay.flat()) * LANES<T>;
+        long all = images * depth * height * width, lines = images * depth * height;
+        // In twelfths of a cycle of one k: half a cycle for each row and vector, a little more for
+        // a single one, and two for each piece.
+        auto cost = [&](long n) { return (n / 2 * 12 + n % 2 * 8) * rows; };
+        long plain = images * depth * cost(vectors(lay.flat()));
+        long by_rows = cost(lines * vectors(width));
+        long tight = cost(vectors(all)) + 24 * (lines * vectors(width) + vectors(all) / 2);
+        packed = rows > 4 && tight < std::min(plain, by_rows);
+        bool aligned = !packed && by_rows < plain;
+        row = packed ? width : aligned ? vectors(width) * LANES<T> : lay.row;
+        plane = packed || aligned ? height * row : vectors(lay.flat()) * LANES<T>;
         image = depth * plane;
         size = vectors(images * image) * LANES<T>;
-        if (packed) pack(lay, all, most, channels * lay.channel);
-        else lay_out(lay, images, most, channels * lay.channel);
+        long step = channels * lay.channel;
+        if (packed) pack(lay, all, step);
+        else if (aligned) lay_rows(lay, images, step);
+        else lay_plain(lay, images, step);
     }
 
-    void lay_out(const Layout &lay, long images, int most, long image_step) {
+    // The vectors that begin at `from` in the tile, to panels that begin at `to` in the result.
+    void group(const std::vector<long> &from, long to) {
+        for (size_t i = 0, left; (left = from.size() - i) > 0;) {
+            int nv = left >= size_t(most) ? most : left >= 2 ? 2 : 1;
+            Panel panel{from[i], to + long(i) * LANES<T>, nv, {}, 0, 0};
+            for (int j = 0; j < nv; j++) panel.apart[j] = from[i + size_t(j)] - from[i];
+            panels.push_back(panel);
+            i += size_t(nv);
+        }
+    }
+    void lay_plain(const Layout &lay, long images, long image_step) {
+        for (long i = 0; i < images; i++)
+            for (long d = 0; d < lay.t[0].size(); d++) {
+                std::vector<long> from;
+                for (long q = 0; q < lay.flat(); q += LANES<T>)
+                    from.push_back(i * image_step + d * lay.plane + q);
+                group(from, i * image + d * plane);
+            }
+    }
+    void lay_rows(const Layout &lay, long images, long image_step) {
+        std::vector<long> from;
         for (long i = 0; i < images; i++)
             for (long d = 0; d < lay.t[0].size(); d++)
-                for (long q = 0; q < lay.flat();) {
-                    long left = vectors(lay.flat() - q);
-                    int nv = left >= most ? most : left >= 2 ? 2 : 1;
-                    panels.push_back({i * image_step + d * lay.plane + q,
-                                      i * image + d * plane + q, nv, 0, 0});
-                    q += nv * LANES<T>;
-                }
+                for (long h = 0; h < lay.t[1].size(); h++)
+                    for (long w = 0; w < row; w += LANES<T>)
+                        from.push_back(i * image_step + d * lay.plane + h * lay.row + w);
+        group(from, 0);
     }
 
-    void pack(const Layout &lay, long all, int most, long image_step) {
+    void pack(const Layout &lay, long all, long image_step) {
         for (int i = 0; i < 3; i++)
             for (long k = 0; k < KC; k++) even.push_back(k * (LANES<T> << i));
         for (long p = 0; p < all;) {
             long left = vectors(all - p);
             int nv = left >= most ? most : left >= 2 ? 2 : 1;
             long end = std::min(all, p + nv * LANES<T>);
-            Panel panel{0, p, nv, pieces.size(), 0};
+            Panel panel{0, p, nv, {0, LANES<T>, 2 * LANES<T>, 3 * LANES<T>}, pieces.size(), 0};
             for (long q = p, n; q < end; q += n) {
                 long w = q % row, h = q % plane / row, d = q % image / plane, i = q / image;
                 n = std::min({LANES<T>, row - w, end - q});
@@ -491,7 +520,7 @@ template <class T> struct Gather {
                 }
                 for (long i = panels.begin; i < panels.end; i++) {
                     Range r = w.panel(i);
-                    get_block<T>(r.size(), p.vectors)(w.at(g, i) + k * r.size(), b, at, kc,
+                    get_block<T>(r.size(), p.vectors)(w.at(g, i) + k * r.size(), b, at, p.apart, kc,
                                                       c + (r.begin - first) * columns.size + p.to,
                                                       columns.size, k > 0);
                 }
