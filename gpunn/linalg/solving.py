@@ -208,13 +208,25 @@ def _triangle(a: Any, upper: bool, unit: bool) -> Any:
 def triangular_arrays(a: Any, b: Any, upper: bool, unit: bool = False) -> Any:
     """x with a @ x = b for one triangle of a."""
     a = _triangle(a, upper, unit)
-    if not upper:  # read from the end, it is an upper one, in which LAPACK exchanges no rows
-        a, b = a[..., ::-1, ::-1], b[..., ::-1, :]
+    if upper:
+        return _upper_solve(a, b)
+    turned = _upper_solve(a[..., ::-1, ::-1], b[..., ::-1, :])  # from the end, it is an upper one
+    return turned[..., ::-1, :]
+
+
+def _upper_solve(a: Any, b: Any) -> Any:
+    """The lower half of the rows first, then the upper; small ones by LAPACK, which exchanges no
+    rows of an upper triangle."""
+    n = a.shape[-1]
+    if n > 64:
+        k = n // 2
+        low = _upper_solve(a[..., k:, k:], b[..., k:, :])
+        top = _upper_solve(a[..., :k, :k], b[..., :k, :] - a[..., :k, k:] @ low)
+        return namespace(a).concatenate([top, low], -2)
     try:
-        x = lapack("solve", a, b)
+        return lapack("solve", a, b)
     except np.linalg.LinAlgError:
-        x = _back_substitution(a, b)
-    return x if upper else x[..., ::-1, :]
+        return _back_substitution(a, b)
 
 
 def _back_substitution(a: Any, b: Any) -> Any:

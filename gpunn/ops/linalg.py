@@ -28,7 +28,7 @@ def matmul_array(a: Any, b: Any) -> Any:
         return matmul_array(a.astype(F32), b.astype(F32)).astype(d)
     if d.kind == "b":
         raise NotImplementedError("\"addmm_impl_cpu_\" not implemented for 'Bool'")
-    if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:  # one product in place of a batch
+    if b.ndim == 2 and a.ndim > 2 and a.size > 4096 and a.flags.c_contiguous:  # one for a batch
         rows = math.prod(a.shape[:-1])
         return (a.reshape(rows, a.shape[-1]) @ b).reshape((*a.shape[:-1], b.shape[-1]))
     return a @ b
@@ -383,6 +383,30 @@ def _affine(
     return cast(y, d) if wide else y
 
 
+@vjp((None, 1, 2), name="AddmmBackward0")
+def _addmm_vjp(g: Any, shape: tuple[int, ...], a: Any, b: Any) -> Any:
+    return unbroadcast(g, shape), None if b is None else g @ b.T, None if a is None else a.T @ g
+
+
+def _plain_addmm(input: Tensor, mat1: Tensor, mat2: Tensor) -> Tensor | None:
+    """input + mat1 @ mat2 in the usual case, float32 or float64 on the CPU; else None."""
+    x, a, b = input.array, mat1.array, mat2.array
+    d = a.dtype
+    if (
+        not (d is F32 or d is F64) or d is not b.dtype or d is not x.dtype or a.ndim != 2
+        or b.ndim != 2 or x.ndim > 2 or input.device is not CPU or mat1.device is not CPU
+        or mat2.device is not CPU
+    ):  # fmt: skip
+        return None
+    try:
+        y = a.dot(b)
+        y += x
+    except ValueError:  # shapes: the general path says which
+        return None
+    saved = (x.shape, a if needs(mat2) else None, b if needs(mat1) else None)
+    return result(y, input, _addmm_vjp, (input, mat1, mat2), saved)
+
+
 def addmm(
     input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out: Tensor | None = None,
@@ -395,6 +419,10 @@ def addmm(
     >>> gpunn.addmm(gpunn.tensor([1., 2.]), gpunn.ones(1, 3), gpunn.ones(3, 2))
     tensor([[4., 5.]])
     """
+    if beta == 1 and alpha == 1 and out is None:
+        made = _plain_addmm(input, mat1, mat2)
+        if made is not None:
+            return made
     for name, x in (("mat1", mat1), ("mat2", mat2)):
         if x.array.ndim != 2:
             raise RuntimeError(f"{name} must be a matrix, got {x.array.ndim}-D tensor")

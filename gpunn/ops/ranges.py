@@ -51,6 +51,9 @@ def arange(
     tensor([1, 3, 5])
     """
     if end is _MISSING or end is None:
+        if type(start) is int and start >= 0 and step == 1 and dtype is None and out is None:
+            where, _ = place("arange", None, layout, device)  # the usual case: arange(n)
+            return finish(where.xp.arange(start, dtype=np.int64), where, requires_grad)
         start, end = 0, start
     start, end, step = _plain(start, end, step)
     _check_bounds("arange", start, end, step)

@@ -108,6 +108,13 @@ def test_triangular(kind, upper, unit):
     both_orders(lambda a, b: gpunn.linalg.solve_triangular(a, b, left=False, **how), a, c)
 
 
+@pytest.mark.parametrize("upper", [False, True])
+def test_large_triangles_are_solved_by_halves(upper):
+    a, b = rng.normal(size=(150, 150)) / 20 + np.eye(150), rng.normal(size=(150, 7))
+    x = gpunn.linalg.solve_triangular(gpunn.tensor(a), gpunn.tensor(b), upper=upper)
+    np.testing.assert_allclose((np.triu if upper else np.tril)(a) @ x.numpy(), b, atol=1e-9)
+
+
 def test_a_zero_on_the_diagonal_gives_inf():
     a = gpunn.tensor([[1.0, 2.0], [0.0, 0.0]])
     x = gpunn.linalg.solve_triangular(a, gpunn.ones(2, 1), upper=True)
