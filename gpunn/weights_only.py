@@ -360,9 +360,10 @@ class Unpickler(_PythonUnpickler):
         except _CORRUPT as error:
             if error is self._outside or str(error).startswith(_FAILED):
                 raise
-            raise _refuse(
-                f"The file is corrupt or no checkpoint: {type(error).__name__}: {error!s:.200}"
-            ) from error
+            reason = f"{type(error).__name__}: {error!s:.200}"
+            if type(error) is KeyError and [int] == [type(a) for a in error.args]:  # from `dispatch`
+                reason = f"Unsupported operand {error}"
+            raise _refuse(f"The file is corrupt or no checkpoint: {reason}") from error
 
     def find_class(self, module: str, name: str) -> Any:
         module = _RENAMED.get(module, module)
