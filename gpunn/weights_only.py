@@ -361,7 +361,7 @@ class Unpickler(_PythonUnpickler):
             if error is self._outside or str(error).startswith(_FAILED):
                 raise
             reason = f"{type(error).__name__}: {error!s:.200}"
-            if type(error) is KeyError and [int] == [type(a) for a in error.args]:  # from `dispatch`
+            if type(error) is KeyError and [int] == [type(a) for a in error.args]:
                 reason = f"Unsupported operand {error}"
             raise _refuse(f"The file is corrupt or no checkpoint: {reason}") from error
 
