@@ -1,178 +1,31 @@
 // Convolution in 1, 2 and 3 dimensions on the CPU: stride, padding, dilation, groups.
 //
-//   conv_forward      y[n,co,o]  = bias[co] + sum over ci,k  x[n,ci,o*s+k*d-p] * w[co,ci,k]
-//   conv_input_grad   dx[n,ci,i] = sum over co,k with i = o*s+k*d-p  dy[n,co,o] * w[co,ci,k]
-//   conv_weight_grad  dw[co,ci,k] = sum over n,o  dy[n,co,o] * x[n,ci,o*s+k*d-p];  db = sum of dy
+//   conv_forward     y[n,co,o]  = bias[co] + sum over ci,k  x[n,ci,o*s+k*d-p] * w[co,ci,k]
+//   conv_input_grad  dx[n,ci,i] = sum over co,k with i = o*s+k*d-p  dy[n,co,o] * w[co,ci,k]
 //
 // Arrays are C-contiguous, float32 (_f32) or float64 (_f64): x (N, Cin, *in), w (Cout, Cin/groups,
-// *kernel), y and dy (N, Cout, *out), bias and db (Cout). `shape` is 22 int64: N, groups, Cin, Cout,
-// then three each of in, out, kernel, stride, padding (left), dilation; unused leading dimensions
-// are 1, 1, 1, 1, 0, 1. `out` is the caller's, so padding may differ on the right and conv_input_grad
-// is conv_transpose's forward too.
+// *kernel), y and dy (N, Cout, *out), bias (y's or dx's channels, or null). `shape` is 22 int64: N,
+// groups, Cin, Cout, then three each of in, out, kernel, stride, padding (left), dilation; unused
+// leading dimensions are 1, 1, 1, 1, 0, 1. `out` is the caller's, so padding may differ on the
+// right, and conv_input_grad is conv_transpose's forward too.
 //
 // How: an implicit GEMM. Every output position is t, every tap of the kernel a fixed distance from
-// it. A tile of the input is copied once into a thread's scratch, padded with zeros and, for stride
-// s, split into its s residues: then all taps of all positions are plain shifts of one array
-// ("panels" need no im2col), and a register block multiplies packed weights with rows at
-// buffer + offset[k]. A row keeps its padding only once (the right edge of one row is the left edge
-// of the next); the few positions that lie in it are computed and not stored. The input gradient is
-// the same loop on dy, one run for each residue of the stride. The weight gradient goes over the
-// positions instead, with dy transposed so that the output channels lie in the vector.
+// it in a tile of the input (conv.h), so panels need no im2col: a register block multiplies packed
+// weights with rows at tile + offset[k]. The few positions that lie between two rows are computed
+// and not stored; where they would be many, a panel is put together first. The input gradient is
+// the same loop on dy, one run for each residue of the stride.
 //
 // The order of sums is fixed by the shapes: results do not depend on the number of threads.
 // Python reference: nn/conv.py; flops: 2 * N * Cout * out * Cin/groups * kernel for each.
-#include <algorithm>
-#include <vector>
-
-#include "threads.h"
+#include "conv.h"
 
 namespace {
 
 constexpr long KC = 256;                                // summed in registers at a time
 constexpr int MR = REGISTERS == 16 ? (VECTOR_BYTES == 32 ? 6 : 5) : VECTOR_BYTES == 64 ? 14 : 12;
 constexpr long MC = 336 / MR * MR;                      // output channels at a time, at most
-constexpr long TILE_BYTES = 1536 << 10;                 // of input: each part is used for a short while
+constexpr long TILE_BYTES = 1536 << 10;                 // of input: a part serves a short while
 constexpr long RESULT_BYTES = 640 << 10;                // of result, in the L2 cache all the while
-
-struct Shape {
-    long n, groups, cin, cout, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3];
-};
-
-// One dimension of the loop: y[origin + spread * t] takes x[step * t + delta] for each tap.
-struct Axis {
-    long positions, in, step, out, spread, origin;
-    std::vector<long> taps, deltas;                     // tap number in the kernel, its delta
-    std::vector<long> residues, residue, shift;         // of a delta by the step; a tap's two
-    long first = 0, reach = 0;                          // least shift, greatest minus least
-
-    void settle() {
-        auto floor_div = [](long a, long b) { return a >= 0 ? a / b : -((b - 1 - a) / b); };
-        std::vector<long> whole;
-        for (long delta : deltas) {
-            long q = floor_div(delta, step), r = delta - q * step;
-            auto found = std::find(residues.begin(), residues.end(), r);
-            residue.push_back(found - residues.begin());
-            if (found == residues.end()) residues.push_back(r);
-            whole.push_back(q);
-        }
-        if (whole.empty()) return;
-        first = *std::min_element(whole.begin(), whole.end());
-        reach = *std::max_element(whole.begin(), whole.end()) - first;
-        for (long q : whole) shift.push_back(q - first);
-    }
-};
-
-struct Range {
-    long begin, end;
-    long size() const { return end - begin; }
-};
-inline Range part(long n, long parts, long i) { return {n * i / parts, n * (i + 1) / parts}; }
-
-// How a tile of the input lies in the scratch: [channel][residues d,h,w][depth][rows][row].
-struct Layout {
-    Range t[3];
-    long extent[3], row, plane, depth, block, channel;
-
-    Layout(const Axis *axes, const Range *tile) {
-        long blocks = 1;
-        for (int i = 0; i < 3; i++) {
-            t[i] = tile[i];
-            extent[i] = t[i].size() + axes[i].reach;
-            blocks *= long(axes[i].residues.size());
-        }
-        row = extent[2] - shared_edge(axes[2]);
-        plane = extent[1] * row;
-        depth = extent[0];
-        block = depth * plane;
-        channel = (blocks * block + extent[2] - row + 15) / 16 * 16;
-        if (channel / 16 % 2 == 0) channel += 16;       // an odd number of cache lines
-    }
-
-    // Zeros at the right of every row that may serve as the zeros at the left of the next.
-    long shared_edge(const Axis &w) const {
-        long least = extent[2] - t[2].size();
-        for (long r : w.residues) {
-            long begin, end;
-            inside(w, r, begin, end);
-            least = std::min(least, std::min(begin, extent[2] - end));
-        }
-        return least;
-    }
-    // The part [begin, end) of a row that comes from the input; zeros elsewhere.
-    void inside(const Axis &w, long r, long &begin, long &end) const {
-        long base = w.step * (t[2].begin + w.first) + r;
-        begin = base >= 0 ? 0 : std::min(extent[2], (-base + w.step - 1) / w.step);
-        end = base >= w.in ? 0 : (w.in - base + w.step - 1) / w.step;
-        end = std::max(begin, std::min(extent[2], end));
-    }
-    long flat() const { return (t[1].size() - 1) * row + t[2].size(); }
-    std::vector<long> offsets(const Axis *axes, long channels) const {
-        std::vector<long> list;
-        for (long c = 0; c < channels; c++)
-            for (size_t d = 0; d < axes[0].taps.size(); d++)
-                for (size_t h = 0; h < axes[1].taps.size(); h++)
-                    for (size_t w = 0; w < axes[2].taps.size(); w++) {
-                        long b = (axes[0].residue[d] * long(axes[1].residues.size()) +
-                                  axes[1].residue[h]) * long(axes[2].residues.size()) +
-                                 axes[2].residue[w];
-                        list.push_back(c * channel + b * block + axes[0].shift[d] * plane +
-                                       axes[1].shift[h] * row + axes[2].shift[w]);
-                    }
-        return list;
-    }
-};
-
-// Whole vectors, so up to LANES - 1 elements too many are written: what follows in the scratch is
-// written later. Nothing is read at or past `limit`.
-template <class T> void zero_row(T *to, long n) {
-    for (long i = 0; i < n; i += LANES<T>) store(to + i, Vec<T>{});
-}
-template <class T> void copy_row(T *to, const T *from, long n, long step, const T *limit) {
-    long i = 0;
-    if (step == 1)
-        for (; i < n && limit - (from + i) >= LANES<T>; i += LANES<T>) store(to + i, load(from + i));
-    for (; i < n; i++) to[i] = from[i * step];
-}
-
-// Where each row of a channel's tile comes from: x[from ...] at [begin, end), zeros elsewhere.
-struct Rows {
-    struct Row { long from, begin, end; };
-    std::vector<Row> list;
-    long size, step;                                    // of an input channel, along a row
-
-    Rows(const Axis *axes, const Layout &lay)
-        : size(axes[0].in * axes[1].in * axes[2].in), step(axes[2].step) {
-        const Axis &D = axes[0], &H = axes[1], &W = axes[2];
-        for (long rd : D.residues) for (long rh : H.residues) for (long rw : W.residues) {
-            long begin, end;
-            lay.inside(W, rw, begin, end);
-            long left = W.step * (lay.t[2].begin + W.first + begin) + rw;
-            for (long d = 0; d < lay.extent[0]; d++)
-                for (long h = 0; h < lay.extent[1]; h++) {
-                    long pd = D.step * (lay.t[0].begin + D.first + d) + rd;
-                    long ph = H.step * (lay.t[1].begin + H.first + h) + rh;
-                    bool out = pd < 0 || pd >= D.in || ph < 0 || ph >= H.in || begin == end;
-                    if (out) list.push_back({0, lay.extent[2], lay.extent[2]});
-                    else list.push_back({(pd * H.in + ph) * W.in + left, begin, end});
-                }
-        }
-    }
-};
-
-// The tile of `channels` input channels at x, into the scratch.
-template <class T>
-void fill(const Rows &rows, const Layout &lay, const T *x, long channels, const T *limit, T *to) {
-    const long row = lay.row, extent = lay.extent[2], step = rows.step;
-    for (long c = 0; c < channels; c++, x += rows.size, to += lay.channel) {
-        T *p = to;
-        for (const Rows::Row &r : rows.list) {
-            zero_row(p, r.begin);
-            copy_row(p + r.begin, x + r.from, r.end - r.begin, step, limit);
-            zero_row(p + r.end, extent - r.end);
-            p += row;
-        }
-    }
-}
 
 // c[M][NV vectors] (+)= a[kc][M] * (rows of vectors at b + off[k] + apart[j])
 template <class T, int M, int NV>
@@ -312,7 +165,7 @@ struct Plan {
     }
 };
 
-// The columns that a task multiplies, in panels of 1, 2 or 4 vectors, laid out in one of three ways:
+// The columns that a task multiplies, in panels of 1, 2 or 4 vectors, laid out in one of 3 ways:
 //   plain    vectors follow each other in the tile, and compute the positions between two rows too
 //   by rows  each row begins with a vector, and its last one may go past its end
 //   packed   a panel is first put together from pieces of rows: nothing is computed in vain
@@ -529,17 +382,6 @@ template <class T> struct Gather {
     }
 };
 
-inline void forward_axes(const Shape &s, Axis *axes) {
-    for (int i = 0; i < 3; i++) {
-        axes[i] = {s.out[i], s.in[i], s.stride[i], s.out[i], 1, 0, {}, {}, {}, {}, {}};
-        for (long k = 0; k < s.kernel[i]; k++) {
-            axes[i].taps.push_back(k);
-            axes[i].deltas.push_back(k * s.dilation[i] - s.pad[i]);
-        }
-        axes[i].settle();
-    }
-}
-
 template <class T>
 void forward(const Shape &s, const T *x, const T *w, const T *bias, T *y) {
     Axis axes[3];
@@ -577,224 +419,6 @@ void input_grad(const Shape &s, const T *dy, const T *w, const T *bias, T *dx) {
             }
 }
 
-// ---- Weight gradient: sums over positions, in units of some rows of one image.
-
-constexpr int WR = REGISTERS == 16 ? (VECTOR_BYTES == 32 ? 6 : 5) : 12;
-constexpr long WEIGHT_TASKS = 16;                       // whatever the number of threads
-constexpr size_t PARTIAL_BYTES = size_t(6) << 20;
-
-// c[M][NV vectors of output channels] += x[off[i] + position] * dy[position][NV vectors]
-template <class T, int M, int NV>
-void outer(const T *x, const long *off, const T *dy, long rows, long width, long step, T *c,
-           long ldc) {
-    Vec<T> acc[M][NV];
-    UNROLL for (int i = 0; i < M; i++) {
-        UNROLL for (int j = 0; j < NV; j++) acc[i][j] = load(c + i * ldc + j * LANES<T>);
-    }
-    for (long r = 0; r < rows; r++, x += step)
-        for (long q = 0; q < width; q++, dy += NV * LANES<T>) {
-            Vec<T> v[NV];
-            UNROLL for (int j = 0; j < NV; j++) v[j] = load(dy + j * LANES<T>);
-            UNROLL for (int i = 0; i < M; i++) {
-                UNROLL for (int j = 0; j < NV; j++) acc[i][j] += splat(x[off[i] + q]) * v[j];
-            }
-        }
-    UNROLL for (int i = 0; i < M; i++) {
-        UNROLL for (int j = 0; j < NV; j++) store(c + i * ldc + j * LANES<T>, acc[i][j]);
-    }
-}
-template <class T> using Outer = void (*)(const T *, const long *, const T *, long, long, long, T *,
-                                          long);
-template <class T, int NV, int M> Outer<T> pick_outer(long m) {
-    if constexpr (M == 0) return nullptr;
-    else return m == M ? outer<T, M, NV> : pick_outer<T, NV, M - 1>(m);
-}
-
-// acc[M vectors] += dy[position] * x[off[i] + position], for few output channels. Where a row ends
-// inside a vector `tail` has its lanes; nothing of dy is read at or past `limit`.
-template <class T, int M>
-void inner(const T *x, const long *off, const T *dy, long rows, long width, long step, long dy_step,
-           const Vec<T> *tail, const T *limit, Vec<T> *acc) {
-    Vec<T> sums[M];
-    UNROLL for (int i = 0; i < M; i++) sums[i] = acc[i];
-    for (long r = 0; r < rows; r++, x += step, dy += dy_step)
-        for (long q = 0; q < width; q += LANES<T>) {
-            if (width - q >= LANES<T>) {
-                Vec<T> v = load(dy + q);
-                UNROLL for (int i = 0; i < M; i++) sums[i] += load(x + off[i] + q) * v;
-            } else {
-                Vec<T> v = {};
-                if (limit - (dy + q) >= LANES<T>) v = keep(load(dy + q), *tail);
-                else for (long j = 0; j < width - q; j++) v[j] = dy[q + j];
-                UNROLL for (int i = 0; i < M; i++)
-                    sums[i] += keep(load(x + off[i] + q), *tail) * v;
-            }
-        }
-    UNROLL for (int i = 0; i < M; i++) acc[i] = sums[i];
-}
-template <class T> using Inner = void (*)(const T *, const long *, const T *, long, long, long,
-                                          long, const Vec<T> *, const T *, Vec<T> *);
-template <class T, int M> Inner<T> pick_inner(long m) {
-    if constexpr (M == 0) return nullptr;
-    else return m == M ? inner<T, M> : pick_inner<T, M - 1>(m);
-}
-
-template <class T> struct WeightGrad {
-    const Shape &s;
-    const Axis *axes;
-    const T *x, *dy;
-    long channels = s.cin / s.groups, rows = s.cout / s.groups;
-    long taps = s.kernel[0] * s.kernel[1] * s.kernel[2], depth = channels * taps;
-    long in = s.in[0] * s.in[1] * s.in[2], out = s.out[0] * s.out[1] * s.out[2];
-    bool few = rows <= 4;                               // sums along rows: no vector of channels
-    int vectors = rows > LANES<T> ? 2 : 1;
-    long wide = vectors * LANES<T>, padded = few ? rows : (rows + wide - 1) / wide * wide;
-    long parts[3], units, chunks, channel_parts;
-
-    WeightGrad(const Shape &s, const Axis *axes, const T *x, const T *dy)
-        : s(s), axes(axes), x(x), dy(dy) {
-        parts[0] = s.out[0];
-        parts[2] = (s.out[2] + 511) / 512;
-        parts[1] = std::min(s.out[1], (s.out[1] * s.out[2] / parts[2] + 255) / 256);
-        units = s.n * parts[0] * parts[1] * parts[2];
-        size_t partial = sizeof(T) * size_t(s.groups * depth * padded);
-        chunks = std::min({units, WEIGHT_TASKS, std::max(1L, long(PARTIAL_BYTES / partial))});
-        if (s.groups >= WEIGHT_TASKS) chunks = std::min(chunks, 2L);
-        channel_parts = std::min((channels + 15) / 16,
-                                 (WEIGHT_TASKS + chunks * s.groups - 1) / (chunks * s.groups));
-    }
-
-    void operator()(T *dw) const {
-        size_t size = size_t(s.groups * depth * padded);
-        Scratch memory(0, sizeof(T) * size * size_t(chunks));
-        T *partial = memory.as<T>();
-        parallel(chunks * s.groups * channel_parts, [&](long task) {
-            long chunk = task % chunks, g = task / chunks % s.groups;
-            Range c = part(channels, channel_parts, task / chunks / s.groups);
-            T *to = partial + chunk * long(size) + g * depth * padded;
-            if (few) along_rows(part(units, chunks, chunk), g, c, to);
-            else across_channels(part(units, chunks, chunk), g, c, to + c.begin * taps * padded);
-        });
-        if (few) {
-            parallel_ranges(long(size), 4096, [&](long begin, long end) {
-                for (long i = begin; i < end; i++) {
-                    T total = partial[i];
-                    for (long p = 1; p < chunks; p++) total += partial[p * long(size) + i];
-                    dw[i] = total;
-                }
-            });
-            return;
-        }
-        long blocks = padded / LANES<T>;
-        auto reduce = [&](long job) {
-            long g = job / blocks, m = job % blocks * LANES<T>;
-            for (long k = 0; k < depth; k++) {
-                const T *from = partial + (g * depth + k) * padded + m;
-                Vec<T> total = load(from);
-                for (long p = 1; p < chunks; p++) total += load(from + p * long(size));
-                for (long j = 0; j < LANES<T> && m + j < rows; j++)
-                    dw[(g * rows + m + j) * depth + k] = total[j];
-            }
-        };
-        if (size > 16384) parallel(s.groups * blocks, reduce);
-        else for (long job = 0; job < s.groups * blocks; job++) reduce(job);
-    }
-
-    // Unit u: an image (the fastest) and the tile of positions.
-    Layout tile(long u) const {
-        Range t[3];
-        u /= s.n;
-        for (int i = 2; i >= 0; i--, u /= parts[i + 1])
-            t[i] = part(axes[i].positions, parts[i], u % parts[i]);
-        return Layout(axes, t);
-    }
-    const T *grad(const Layout &lay, long u, long g) const {
-        return dy + ((u % s.n) * s.groups + g) * rows * out +
-               (lay.t[0].begin * s.out[1] + lay.t[1].begin) * s.out[2] + lay.t[2].begin;
-    }
-
-    template <class F> void each_unit(Range u, long g, Range c, const F &f) const {
-        for (long i = u.begin; i < u.end;) {
-            Layout lay = tile(i);
-            std::vector<long> off = lay.offsets(axes, c.size());
-            Rows fills(axes, lay);
-            Scratch memory(1, sizeof(T) * size_t(c.size() * lay.channel + 8 * LANES<T>));
-            for (long same = i / s.n; i < u.end && i / s.n == same; i++) {
-                fill(fills, lay, x + (i % s.n * s.cin + g * channels + c.begin) * in, c.size(),
-                     x + s.n * s.cin * in, memory.as<T>());
-                f(lay, off, memory.as<T>(), grad(lay, i, g));
-            }
-        }
-    }
-
-    // c[channel, tap][padded]
-    void across_channels(Range u, long g, Range c, T *to) const {
-        std::fill(to, to + c.size() * taps * padded, T(0));
-        each_unit(u, g, c, [&](const Layout &lay, const std::vector<long> &off, const T *tile,
-                               const T *from) {
-            long height = lay.t[1].size(), width = lay.t[2].size(), list = c.size() * taps;
-            Scratch memory(2, sizeof(T) * size_t(height * width * wide));
-            long panels = (list + WR - 1) / WR;
-            for (long m = 0; m < padded; m += wide) {
-                turn(from + m * out, std::min(wide, rows - m), height, width, memory.as<T>());
-                for (long i = 0; i < panels; i++) {
-                    Range r = part(list, panels, i);
-                    auto kernel = vectors == 2 ? pick_outer<T, 2, WR>(r.size())
-                                               : pick_outer<T, 1, WR>(r.size());
-                    kernel(tile, off.data() + r.begin, memory.as<T>(), height, width, lay.row,
-                           to + r.begin * padded + m, padded);
-                }
-            }
-        });
-    }
-
-    // dy[channel][row][position] to [row][position][channel]
-    void turn(const T *from, long count, long height, long width, T *to) const {
-        if (count < wide) std::fill(to, to + height * width * wide, T(0));
-        if (width == s.out[2]) width *= height, height = 1;
-        for (long h = 0; h < height; h++, from += s.out[2], to += width * wide)
-            transpose(from, out, count, width, to, wide);
-    }
-
-    // to[output channel][channel, tap]
-    void along_rows(Range u, long g, Range c, T *to) const {
-        constexpr int B = REGISTERS == 16 ? 9 : 16;
-        long list = c.size() * taps, panels = (list + B - 1) / B;
-        std::vector<Vec<T>> sums(size_t(rows * list), Vec<T>{});
-        each_unit(u, g, c, [&](const Layout &lay, const std::vector<long> &off, const T *tile,
-                               const T *from) {
-            Vec<T> tail = tail_mask<T>(lay.t[2].size() % LANES<T>);
-            for (long m = 0; m < rows; m++)
-                for (long i = 0; i < panels; i++) {
-                    Range r = part(list, panels, i);
-                    pick_inner<T, B>(r.size())(tile, off.data() + r.begin, from + m * out,
-                                               lay.t[1].size(), lay.t[2].size(), lay.row,
-                                               s.out[2], &tail, dy + s.n * s.cout * out,
-                                               &sums[size_t(m * list + r.begin)]);
-                }
-        });
-        for (long m = 0; m < rows; m++)
-            for (long i = 0; i < list; i++)
-                to[m * depth + c.begin * taps + i] = sum<T>(sums[size_t(m * list + i)]);
-    }
-};
-
-template <class T>
-void weight_grad(const Shape &s, const T *x, const T *dy, T *dw, T *db) {
-    Axis axes[3];
-    forward_axes(s, axes);
-    if (dw) WeightGrad<T>(s, axes, x, dy)(dw);
-    long out = s.out[0] * s.out[1] * s.out[2];
-    if (!db) return;
-    parallel_ranges(s.cout, 1 + 16384 / (s.n * out + 1), [&](long begin, long end) {
-        for (long c = begin; c < end; c++) {
-            double total = 0;
-            for (long n = 0; n < s.n; n++) total += plane_sum(dy + (n * s.cout + c) * out, out);
-            db[c] = T(total);
-        }
-    });
-}
-
 }  // namespace
 
 #define DEFINE(suffix, T)                                                                          \
@@ -809,12 +433,6 @@ void weight_grad(const Shape &s, const T *x, const T *dy, T *dw, T *db) {
         Shape s;                                                                                   \
         std::copy(shape, shape + 22, reinterpret_cast<long *>(&s));                                \
         input_grad<T>(s, dy, w, bias, dx);                                                         \
-    }                                                                                              \
-    EXPORT void conv_weight_grad_##suffix(const int64_t *shape, const T *x, const T *dy, T *dw,    \
-                                          T *db) {                                                 \
-        Shape s;                                                                                   \
-        std::copy(shape, shape + 22, reinterpret_cast<long *>(&s));                                \
-        weight_grad<T>(s, x, dy, dw, db);                                                          \
     }
 DEFINE(f32, float)
 DEFINE(f64, double)

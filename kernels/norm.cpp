@@ -88,7 +88,8 @@ void row_norm(const Rows &s, bool rms, double eps, const T *x, const T *weight, 
         moments(a, s.n, rms, eps, m, scale);
         if (mean) mean[r] = m;
         rstd[r] = scale;
-        const T *w = weight ? weight + s.first(r) : nullptr, *c = bias ? bias + s.first(r) : nullptr;
+        const T *w = weight ? weight + s.first(r) : nullptr;
+        const T *c = bias ? bias + s.first(r) : nullptr;
         if (s.run == 1) {
             for (long j = 0; j < s.n; j++) {
                 T v = (a[j] - m) * scale;
@@ -141,7 +142,8 @@ void row_norm_grad(const Rows &s, bool rms, const T *x, const T *dy, const T *we
     std::vector<T> sums(size_t(2 * blocks * all + 1));
     parallel(blocks, [&](long b) {
         T *dw = &sums[size_t(2 * b * all)], *db = dw + all;
-        for (long r = images * b / blocks * s.groups; r < images * (b + 1) / blocks * s.groups; r++) {
+        long first = images * b / blocks * s.groups, last = images * (b + 1) / blocks * s.groups;
+        for (long r = first; r < last; r++) {
             const T *a = x + r * s.n, *g = dy + r * s.n;
             T *w = dw + s.first(r), *c = db + s.first(r), m = mean ? mean[r] : T(0), by = rstd[r];
             if (s.run == 1)

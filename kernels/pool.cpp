@@ -209,7 +209,8 @@ template <class T> void avg_pool_grad(const Shape &s, const Divisor &divisor, co
             memset(to, 0, size_t(s.in_size()) * sizeof(T));
             auto begin = [&](long row, long, long) {
                 divisor.row(row, last, g);
-                for (long i = 0; i < width; i++) g[size_t(i)] = from[row * width + i] / g[size_t(i)];
+                const T *d = from + row * width;
+                for (long i = 0; i < width; i++) g[size_t(i)] = d[i] / g[size_t(i)];
             };
             auto join = [&](long, long in_row) {
                 for (long k = 0; k < s.kernel[2]; k++) {

@@ -23,7 +23,8 @@ constexpr int VECTOR_BYTES = 16, REGISTERS = 16;
 #if defined(__clang__) || __GNUC__ >= 12
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (int32_t __attribute__((vector_size(16)))){__VA_ARGS__})
+typedef int32_t Lanes4 __attribute__((vector_size(16)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Lanes4{__VA_ARGS__})
 #endif
 #define UNROLL _Pragma("GCC unroll 16")
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -43,7 +44,7 @@ template <class T> inline void store(T *p, Vec<T> v) {
 }
 template <class T> inline Vec<T> splat(T x) { return x - Vec<T>{}; }
 
-// The lanes of a bit mask (all ones or all zeros in each lane), and v where the mask is set, else 0.
+// A mask with the first lanes set, and v where a mask is set, 0 elsewhere.
 template <class T> inline Vec<T> tail_mask(long lanes) {
     unsigned char bytes[VECTOR_BYTES];
     memset(bytes, 0, sizeof bytes);
