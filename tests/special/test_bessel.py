@@ -8,8 +8,9 @@ import gpunn
 scipy = pytest.importorskip("scipy.special", reason="SciPy is the reference")
 x = np.random.default_rng(0).uniform(0.1, 20, 200)
 NAMES = {"i0": "i0", "i0e": "i0e", "i1": "i1", "i1e": "i1e", "bessel_j0": "j0", "bessel_j1": "j1",
-         "bessel_y0": "y0", "bessel_y1": "y1", "modified_bessel_i0": "i0", "modified_bessel_k0": "k0",
-         "modified_bessel_k1": "k1", "scaled_modified_bessel_k0": "k0e"}  # fmt: skip
+         "bessel_y0": "y0", "bessel_y1": "y1", "modified_bessel_i0": "i0",
+         "modified_bessel_k0": "k0", "modified_bessel_k1": "k1",
+         "scaled_modified_bessel_k0": "k0e"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

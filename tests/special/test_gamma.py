@@ -10,9 +10,9 @@ scipy = pytest.importorskip("scipy.special", reason="SciPy is the reference")
 x = np.random.default_rng(0).uniform(0.2, 8, (5, 7))
 
 
-@pytest.mark.parametrize("name, reference", [("gammaln", scipy.gammaln), ("digamma", scipy.digamma)])
-def test_values_and_gradients(name, reference):
-    check(getattr(gpunn.special, name), [x], reference, dtypes=("float64", "float32"))
+@pytest.mark.parametrize("name", ["gammaln", "digamma"])
+def test_values_and_gradients(name):
+    check(getattr(gpunn.special, name), [x], getattr(scipy, name), dtypes=("float64", "float32"))
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3])

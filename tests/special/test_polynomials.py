@@ -7,9 +7,11 @@ import gpunn
 
 scipy = pytest.importorskip("scipy.special", reason="SciPy is the reference")
 x = np.linspace(-0.95, 0.95, 21)
-NAMES = {"chebyshev_polynomial_t": "eval_chebyt", "chebyshev_polynomial_u": "eval_chebyu",
-         "hermite_polynomial_h": "eval_hermite", "hermite_polynomial_he": "eval_hermitenorm",
-         "laguerre_polynomial_l": "eval_laguerre", "legendre_polynomial_p": "eval_legendre"}  # fmt: skip
+NAMES = {
+    "chebyshev_polynomial_t": "eval_chebyt", "chebyshev_polynomial_u": "eval_chebyu",
+    "hermite_polynomial_h": "eval_hermite", "hermite_polynomial_he": "eval_hermitenorm",
+    "laguerre_polynomial_l": "eval_laguerre", "legendre_polynomial_p": "eval_legendre",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
