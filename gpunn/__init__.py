@@ -67,6 +67,7 @@ from gpunn.nn.pool import avg_pool1d, max_pool1d, max_pool2d, max_pool3d  # noqa
 from gpunn.nn.softmax import log_softmax, softmax  # noqa: E402
 from gpunn.ops import index as _index  # noqa: E402
 from gpunn.ops import operators as _operators  # noqa: E402
+from gpunn.ops.addmm import *  # noqa: E402, F403
 from gpunn.ops.assign import *  # noqa: E402, F403
 from gpunn.ops.choose import *  # noqa: E402, F403
 from gpunn.ops.complex import *  # noqa: E402, F403

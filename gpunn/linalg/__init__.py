@@ -8,14 +8,13 @@ Source: https://docs.pytorch.org/docs/stable/linalg.html
 from gpunn.linalg._common import LinAlgError
 from gpunn.linalg.factoring import cholesky, cholesky_ex, householder_product, qr
 from gpunn.linalg.ldl import ldl_factor, ldl_factor_ex, ldl_solve
+from gpunn.linalg.least_squares import lstsq, pinv
 from gpunn.linalg.lu_factors import det, lu, lu_factor, lu_factor_ex, lu_solve, slogdet
 from gpunn.linalg.norms import cond, matrix_norm, matrix_rank, norm, vector_norm
 from gpunn.linalg.powers import cross, diagonal, matrix_exp, matrix_power, multi_dot, vander, vecdot
 from gpunn.linalg.solving import (
     inv,
     inv_ex,
-    lstsq,
-    pinv,
     solve,
     solve_ex,
     solve_triangular,

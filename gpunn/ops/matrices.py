@@ -8,6 +8,7 @@ from __future__ import annotations
 from gpunn.linalg.factoring import geqrf, householder_product, ormqr
 from gpunn.linalg.factoring import legacy_cholesky as cholesky
 from gpunn.linalg.factoring import legacy_qr as qr
+from gpunn.linalg.least_squares import pinverse
 from gpunn.linalg.lu_factors import det, logdet, lu_unpack, slogdet
 from gpunn.linalg.lu_factors import legacy_lu as lu
 from gpunn.linalg.lu_factors import legacy_lu_solve as lu_solve
@@ -17,7 +18,6 @@ from gpunn.linalg.solving import (
     cholesky_inverse,
     cholesky_solve,
     inv,
-    pinverse,
     triangular_solve,
 )
 from gpunn.linalg.spectral import legacy_svd as svd
