@@ -39,10 +39,15 @@ class DistributedSampler(Sampler[int]):
         *,
         auto_epoch: bool = False,
     ) -> None:
-        if num_replicas is None:
-            num_replicas = gpunn.distributed.get_world_size()
-        if rank is None:
-            rank = gpunn.distributed.get_rank()
+        if num_replicas is None or rank is None:
+            group = getattr(gpunn, "distributed", None)
+            if group is None:
+                raise RuntimeError(
+                    "Requires distributed package to be available: DistributedSampler without a "
+                    "process group needs num_replicas= and rank="
+                )
+            num_replicas = group.get_world_size() if num_replicas is None else num_replicas
+            rank = group.get_rank() if rank is None else rank
         if not 0 <= rank < num_replicas:
             raise ValueError(
                 f"Invalid rank {rank}, rank should be in the interval [0, {num_replicas - 1}]"

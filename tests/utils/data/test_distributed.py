@@ -50,3 +50,8 @@ def test_rank_outside_of_the_group():
     with pytest.raises(ValueError, match=r"Invalid rank 2, .* in the interval \[0, 1\]"):
         DistributedSampler(range(4), 2, 2)
     assert TheSame is DistributedSampler
+
+
+def test_without_a_process_group_the_error_says_what_to_pass():
+    with pytest.raises(RuntimeError, match="needs num_replicas= and rank="):
+        DistributedSampler([1, 2, 3])
