@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpunn.autograd.graph import Node, Output, broadcast_vjp, result, vjp
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
@@ -25,6 +27,8 @@ def differentiable_vjp(node: Node, g: Any) -> Any:
 
 def _relink(node: Node, what: int | None, array: Any) -> Any:
     """A saved array as the Tensor that it came from."""
+    if what is not None and isinstance(array, np.generic):  # NumPy's 0-dim result
+        array = np.asarray(array)
     if what is None or type(array) not in ARRAY_TYPES:
         return array
     if what < 0:
