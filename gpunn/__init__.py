@@ -91,9 +91,9 @@ from gpunn.ops.logic import *  # noqa: E402, F403
 from gpunn.ops.mask import *  # noqa: E402, F403
 from gpunn.ops.matrices import *  # noqa: E402, F403
 from gpunn.ops.order import *  # noqa: E402, F403
+from gpunn.ops.powers import *  # noqa: E402, F403
 from gpunn.ops.query import *  # noqa: E402, F403
 from gpunn.ops.ranges import *  # noqa: E402, F403
-from gpunn.ops.powers import *  # noqa: E402, F403
 from gpunn.ops.reduce import *  # noqa: E402, F403
 from gpunn.ops.scatter import *  # noqa: E402, F403
 from gpunn.ops.search import *  # noqa: E402, F403
@@ -104,8 +104,8 @@ from gpunn.ops.transcend import *  # noqa: E402, F403
 from gpunn.ops.views import *  # noqa: E402, F403
 from gpunn.printing import get_printoptions, set_printoptions  # noqa: E402
 from gpunn.random import *  # noqa: E402, F403
-from gpunn.sparse import sparse_coo_tensor  # noqa: E402
 from gpunn.settings import *  # noqa: E402, F403
+from gpunn.sparse import sparse_coo_tensor  # noqa: E402
 from gpunn.special.bessel import *  # noqa: E402, F403
 from gpunn.special.erf import *  # noqa: E402, F403
 from gpunn.special.gamma import *  # noqa: E402, F403
