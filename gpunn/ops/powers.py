@@ -15,6 +15,7 @@ from gpunn.ops._rows import (
     binary,
     half,
     inplace,
+    proper,
     public,
     publish,
     refusal,
@@ -136,8 +137,8 @@ def float_power(input: Any, exponent: Any, *, out: Tensor | None = None) -> Tens
         a = tensor(a, dtype=d)
     if out is not None and out.dtype is not d:
         raise RuntimeError(
-            f"the output given to float_power has dtype {out.dtype.name} but the operation's "
-            f"result requires dtype {d.name}"
+            f"the output given to float_power has dtype {proper(out.dtype)} but the operation's "
+            f"result requires dtype {proper(d)}"
         )
     return pow(a, b, out=out)
 
@@ -150,8 +151,8 @@ def _float_power_(self: Tensor, exponent: Any) -> Tensor:
     d = _float_power_dtype(self, exponent)
     if self.dtype is not d:
         raise RuntimeError(
-            f"the base given to float_power_ has dtype {self.dtype.name} but the operation's "
-            f"result requires dtype {d.name}"
+            f"the base given to float_power_ has dtype {proper(self.dtype)} but the operation's "
+            f"result requires dtype {proper(d)}"
         )
     return _float_power_inplace(self, exponent)
 

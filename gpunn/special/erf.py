@@ -44,20 +44,24 @@ def _erfcx(x: Any, xp: Any) -> Any:
     return xp.where(x < 0, 2 * exp_of_square(a, 1, xp) - y, y)
 
 
+def _erf_near(x: Any, xp: Any) -> Any:
+    """erf(x) of |x| <= sqrt(1/2), of those beyond it something else."""
+    x = xp.clip(x, -_ROOT_HALF, _ROOT_HALF)
+    return x * horner(4 * x * x - 1, table.ERF)
+
+
 def erfc_array(x: Any, xp: Any) -> Any:
     """erfc(x) of a float64 array."""
     a = abs(x)
     y = exp_of_square(a, -1, xp) * erfcx_of_positive(a)
-    return xp.where(x < 0, 2 - y, y)
+    return xp.where(a < 0.5, 1 - _erf_near(x, xp), xp.where(x < 0, 2 - y, y))
 
 
 def erf_array(x: Any, xp: Any) -> Any:
     """erf(x) of a float64 array."""
     a = xp.minimum(abs(x), 6.0)
-    small = xp.minimum(a, _ROOT_HALF)
-    near = small * horner(4 * small * small - 1, table.ERF)
-    far = 1 - xp.exp(-a * a) * erfcx_of_positive(a)
-    return xp.copysign(xp.where(a < _ROOT_HALF, near, far), x)
+    far = xp.copysign(1 - xp.exp(-a * a) * erfcx_of_positive(a), x)
+    return xp.where(a < _ROOT_HALF, _erf_near(x, xp), far)
 
 
 _ERF32 = (1.12837925, 0.102769861, -1.95278218e-4, -6.14849258e-4, 8.46019776e-5, -4.79587914e-6,
