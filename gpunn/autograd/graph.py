@@ -371,7 +371,7 @@ def _check_view(target: Tensor, base: Tensor) -> None:
         )
     if type(target.node) is Output:
         raise RuntimeError(
-            f"Output {target.node.index} of {target.node.node.name()} is a view and is being "
+            f"Output {target.node.index} of {target.node.node.name()[:-9]} is a view and is being "
             "modified inplace. This view is the output of a function that returns multiple views. "
             "Such functions do not allow the output views to be modified inplace. You should "
             "replace the inplace operation by an out-of-place one."

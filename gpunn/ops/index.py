@@ -21,7 +21,7 @@ from gpunn.autograd.graph import (
 from gpunn.autograd.graph import namespace as ns
 from gpunn.device import CPU
 from gpunn.dtypes import F32, F64
-from gpunn.ops._rows import NUMBERS, cast, proper, same_device, write_out
+from gpunn.ops._rows import NUMBERS, cast, proper, same_device, size_error, write_out
 from gpunn.ops.accumulate import add_at
 from gpunn.ops.convert import to_device
 from gpunn.ops.index_key import (
@@ -131,10 +131,7 @@ def take_view(a: Any, key: Key) -> Any:
     try:
         y = a[key]
     except IndexError:
-        places = [i for i, item in enumerate(key) if item is Ellipsis]
-        if len(places) < 2:
-            raise basic_error(key, a.shape) from None
-        return take_view(a, tuple(item for i, item in enumerate(key) if i not in places[1:]))
+        raise basic_error(key, a.shape) from None
     return y if type(y) is type(a) else a[(*key, ...)]  # NumPy gives a scalar without
 
 
@@ -192,12 +189,15 @@ def number(value: Any, dtype: Any) -> Any:
         return np.array(value, dtype)
     try:
         if kind in "iu":
+            limits = np.iinfo(dtype)
+            if isinstance(value, float) and not limits.min <= value <= limits.max:
+                raise OverflowError
             value = int(value)
-            if kind == "u" and value < 0:
-                value += 1 << 8 * dtype.itemsize
+            if kind == "u" and value < 0:  # wraps, where the bits fit
+                value += limits.max + 1
             return np.array(value, dtype)
         made = np.array(bool(value) if kind == "b" else value, dtype)
-        if kind not in "bc" and abs(value) != np.inf and abs(made) == np.inf:
+        if dtype is F32 and abs(value) != np.inf and abs(made) == np.inf:
             raise OverflowError
         return made
     except (OverflowError, TypeError, ValueError):
@@ -347,10 +347,17 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     tensor([1., 2.])
     """
     if not isinstance(src, Tensor):
-        raise TypeError(
-            f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}"
-        )
+        if not isinstance(src, NUMBERS):
+            raise TypeError(
+                f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}"
+            )
+        src = _as_source(self, src)
     check_inplace(self)
+    mine, theirs = self.array.shape, src.array.shape
+    if mine != theirs and any(
+        n not in (1, m) for n, m in zip(theirs[::-1], (*mine[::-1], *theirs), strict=False)
+    ):
+        raise size_error(mine, theirs)
     if src is not self:
         copy_into(self, src)
     return self

@@ -25,14 +25,17 @@ Key = tuple[Any, ...]
 
 
 def is_basic(key: Key) -> bool:
-    """Whether a key holds integers, slices, None and `...` only; ValueError for bad steps."""
+    """Whether a key holds integers, slices, None and one `...` only; ValueError for bad steps."""
+    ellipses = 0
     for item in key:
         kind = type(item)
         if kind not in _BASIC:
             return False
         if kind is slice and item.step is not None:
             check_step(item)
-    return True
+        elif item is ...:
+            ellipses += 1
+    return ellipses < 2
 
 
 def check_step(s: slice) -> None:
@@ -47,6 +50,8 @@ def split_key(key: Any, x: Tensor) -> tuple[Key | None, Key | None]:
     if type(key) is list and _stands_for_tuple(key):
         key = tuple(key)
     items = list(map(_item, key if type(key) is tuple else (key,), repeat(x)))
+    first = next((i for i, item in enumerate(items) if item is ...), None)
+    items = [item for i, item in enumerate(items) if item is not ... or i == first]
     if all(type(i) in _BASIC for i in items):
         return tuple(items), None
     shape = x.array.shape

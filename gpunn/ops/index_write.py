@@ -82,7 +82,8 @@ def _index_add(
     x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any, here: bool
 ) -> Tensor:
     key = vector_key("index_add_", x, dim, index, source)
-    scaled = source if alpha == 1 else (source * alpha).to(x.dtype)  # type: ignore[operator]
+    scale = number(alpha, x.array.dtype).item()
+    scaled = source if scale == 1 else source * scale  # type: ignore[operator]
     return put_raw(x, key, at_least_1d(scaled), True, here)
 
 

@@ -52,7 +52,7 @@ def _arrays(name: str, tensors: Any) -> tuple[list[Tensor], list[Any]]:
     if type(tensors) is not list and type(tensors) is not tuple:
         tensors = _tensor_list(name, tensors)
     dtype = device = None
-    arrays = []
+    arrays: list[Any] = []
     for t in tensors:
         if not isinstance(t, Tensor):
             _tensor_list(name, tensors)

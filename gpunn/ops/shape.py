@@ -436,7 +436,7 @@ def broadcast_shapes(*shapes: Any) -> Size:
     >>> gpunn.broadcast_shapes((2, 1), (3,))
     torch.Size([2, 3])
     """
-    common: list[int] = []
+    common: list[Any] = []
     for k, shape in enumerate(shapes):
         plain = [shape] if isinstance(shape, (int, np.integer)) else list(shape)
         if any(isinstance(n, str) or not hasattr(n, "__index__") for n in plain):

@@ -1,34 +1,77 @@
-"""add_at: repeated places add up, in a fixed order, by every path."""
+"""Adding up at repeated indices: every path gives what np.add.at gives, in the same order."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from gpunn.ops import accumulate
 from gpunn.ops.accumulate import add_at
 
-rng = np.random.default_rng(0)
+RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("shape", [(50,), (50, 8), (50, 3, 2)])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.complex128])
-@pytest.mark.parametrize("count", [0, 1, 7, 5000])
-def test_rows(shape, dtype, count):
-    whole = rng.integers(0, 9, shape).astype(dtype)
-    rows = rng.integers(0, 50, count)
-    values = rng.integers(0, 9, (count, *shape[1:])).astype(dtype)
-    wanted = whole.copy()
-    np.add.at(wanted, rows, values)
-    again = whole.copy()
-    add_at(whole, (rows,), values)
-    np.testing.assert_allclose(whole, wanted)
-    add_at(again, (rows,), values)
-    np.testing.assert_array_equal(again, whole)
+def key_of(kind, shape):
+    def some(n, *size):
+        return RNG.integers(-n, n, size)
+
+    return {
+        "one": (some(shape[0], 40),),
+        "bare": some(shape[0], 40),
+        "matrix": (some(shape[0], 5, 8),),
+        "two": (some(shape[0], 40), some(shape[1], 40)),
+        "broadcast": (some(shape[0], 40, 1), some(shape[1], 3)),
+        "second": (slice(None), some(shape[1], 40)),
+        "last": (slice(None), slice(None), some(shape[2], 40)),
+        "all": tuple(some(n, 40) for n in shape),
+        "apart": (some(shape[0], 40), slice(None), some(shape[2], 40)),
+        "cut": (slice(1, 3), some(shape[1], 40)),
+        "int32": (some(shape[0], 40).astype(np.int32),),
+        "mask": (RNG.random(shape) > 0.5,),
+        "nothing": (np.zeros(0, np.int64),),
+    }[kind]
 
 
-def test_other_keys():
-    whole = np.zeros((3, 4))
-    add_at(whole, (slice(None), np.array([1, 1])), np.ones((3, 2)))
-    assert whole[:, 1].tolist() == [2, 2, 2]
-    add_at(whole, (whole > 1,), 1.0)
-    assert whole[:, 1].tolist() == [3, 3, 3]
-    add_at(whole, (np.array([0, 0]), np.array([0, 0])), np.array([1.0, 2.0]))
-    assert whole[0, 0] == 3
+KINDS = ["one", "bare", "matrix", "two", "broadcast", "second", "last", "all", "apart", "cut",
+         "int32", "mask", "nothing"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "complex64", "bool"])
+@pytest.mark.parametrize("way", ["general", "rows", "native", "chunks"])
+def test_every_way_adds_alike(kind, dtype, way, monkeypatch):
+    monkeypatch.setattr(accumulate, "_SMALL", 1 << 60 if way == "general" else 0)
+    monkeypatch.setattr(accumulate, "_NATIVE", 0 if way == "native" else 1 << 60)
+    monkeypatch.setattr(accumulate, "_CHUNK", 7 if way == "chunks" else 1 << 15)
+    shape = (4, 5, 6)
+    key = key_of(kind, shape)
+    start = RNG.normal(size=shape).astype(dtype)
+    values = RNG.normal(size=start[key].shape).astype(dtype)
+    want, got = start.copy(), start.copy()
+    np.add.at(want, key, values)
+    add_at(got, key, values)
+    rtol = 1e-6 if way == "native" else 0
+    np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_adds_up_in_float32(dtype, monkeypatch):
+    monkeypatch.setattr(accumulate, "_SMALL", 0)
+    whole = np.zeros((2, 3), dtype)
+    add_at(whole, (np.zeros(1000, np.int64),), np.full((1000, 3), 0.25, dtype))
+    assert whole.astype(np.float32).tolist() == [[250.0] * 3, [0.0] * 3]
+
+
+def test_values_are_broadcast_and_memory_may_be_strided(monkeypatch):
+    monkeypatch.setattr(accumulate, "_SMALL", 0)
+    index = np.array([0, 2, 2])
+    for whole in (np.zeros((3, 4)), np.zeros((4, 3)).T, np.zeros((3, 8))[:, ::2]):
+        add_at(whole, (index,), 1.0)
+        assert whole.tolist() == [[1.0] * 4, [0.0] * 4, [2.0] * 4]
+
+
+def test_an_index_out_of_range_raises(monkeypatch):
+    monkeypatch.setattr(accumulate, "_SMALL", 0)
+    with pytest.raises(IndexError, match="index 3 is out of bounds"):
+        add_at(np.zeros((3, 2)), (np.array([0, 3]),), np.ones((2, 2)))
+    with pytest.raises(IndexError, match="out of bounds"):
+        add_at(np.zeros((2, 3)), (np.array([0]), np.array([-4])), np.ones(1))

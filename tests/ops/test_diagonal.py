@@ -2,41 +2,67 @@
 
 import numpy as np
 import pytest
-from check import check
+from both import refused, same
+from check import check, check_grad
 
 import gpunn
 
-x = np.arange(12.0).reshape(3, 4)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 4, 2))
 
 
-@pytest.mark.parametrize("offset", [-1, 0, 2])
-def test_values_and_gradients(offset):
-    check(lambda t: t.diagonal(offset), [x], lambda a: a.diagonal(offset))
-    check(lambda t: t.tril(offset), [x], lambda a: np.tril(a, offset))
-    check(lambda t: t.triu(offset), [x], lambda a: np.triu(a, offset))
-    check(lambda t: gpunn.diag(t[0], offset), [x], lambda a: np.diag(a[0], offset))
-    check(lambda t: gpunn.diag_embed(t, offset), [x],
-          lambda a: np.stack([np.diag(r, offset) for r in a]))  # fmt: skip
-    for ours, theirs in zip(gpunn.tril_indices(3, 4, offset), np.tril_indices(3, offset, 4),
-                            strict=True):  # fmt: skip
-        np.testing.assert_array_equal(ours.numpy(), theirs)
+@pytest.mark.parametrize("offset", [-5, -1, 0, 1, 3, 9])
+def test_diagonals(offset):
+    check(lambda x: x.diagonal(offset), [X], lambda x: np.diagonal(x, offset))
+    check(lambda x: x.diagonal(offset, -1, 0), [X], lambda x: np.diagonal(x, offset, -1, 0))
+    check(lambda x: gpunn.diag(x[0], offset), [X], lambda x: np.diagonal(x[0], offset))
+    check(lambda x: gpunn.diag(x[0, 0], offset), [X], lambda x: np.diag(x[0, 0], offset))
+    check(lambda x: gpunn.diagflat(x[0], offset), [X], lambda x: np.diagflat(x[0], offset))
+    same(lambda T: T.diag_embed(T.arange(6.0).reshape(2, 3), offset))
+    same(lambda T: T.diag_embed(T.arange(6.0).reshape(2, 3), offset, 0, -1))
+    check_grad(lambda x: gpunn.diag_embed(x, offset), [X[0]])
 
 
-def test_trace_and_scatter():
-    check(gpunn.trace, [x], np.trace, rtol=2e-2)
-    change = ((0, 0), (0, 1))
-    check(lambda t, s: t.diagonal_scatter(s), [x, np.array([7.0, 8.0, 9.0])],
-          lambda a, s: a - np.pad(np.diag(a.diagonal() - s), change))  # fmt: skip
+def test_a_diagonal_is_a_view_that_may_be_written():
+    x = gpunn.zeros(2, 3)
+    x.diagonal().fill_(1.0)
+    x.diagonal(1)[0] = 5.0
+    assert x.tolist() == [[1.0, 5.0, 0.0], [0.0, 1.0, 0.0]]
+    same(lambda T: T.diagflat(T.tensor(2.0)))
 
 
-def test_the_diagonal_is_a_view():
-    t = gpunn.tensor(x)
-    t.diagonal().fill_(-1)
-    assert t.diagonal().tolist() == [-1, -1, -1]
+def test_diagonal_scatter():
+    same(lambda T: T.zeros(2, 3).diagonal_scatter(T.tensor([1, 2]), 1))
+    check_grad(lambda x, s: x.diagonal_scatter(s, -1, 1, 0), [X, RNG.normal(size=(2, 3))])
 
 
-def test_errors():
-    with pytest.raises(RuntimeError, match="identical"):
-        gpunn.tensor(x).diagonal(0, 1, 1)
-    with pytest.raises(RuntimeError, match="at least 2 dimensions"):
-        gpunn.ones(2).tril()
+@pytest.mark.parametrize("k", [-4, -1, 0, 2, 7])
+@pytest.mark.parametrize("name", ["tril", "triu"])
+def test_triangles(name, k):
+    check(lambda x: getattr(x, name)(k), [X], lambda x: getattr(np, name)(x, k))
+    same(lambda T: getattr(T, name + "_indices")(3, 4, k))
+
+    def program(T):
+        x = T.ones(3, 3)
+        return getattr(x, name + "_")(k) is x, x, getattr(T, name)(T.ones(2, 2) > 0, diagonal=k)
+
+    same(program)
+
+
+def test_indices_of_empty_matrices_and_other_dtypes():
+    same(lambda T: T.tril_indices(0, 3))
+    same(lambda T: T.triu_indices(2, 2, dtype=T.int32))
+
+
+@pytest.mark.parametrize(("f", "match"), [
+    (lambda T: T.ones(2, 2).diagonal(0, 0, 0), "diagonal dimensions cannot be identical 0, 0"),
+    (lambda T: T.ones(2).diagonal(), "Dimension out of range"),
+    (lambda T: T.ones(2, 2).diagonal_scatter(T.ones(5)), "expected src to have a size equal to"),
+    (lambda T: T.diag_embed(T.ones(2, 2), 0, 1, 1), "diagonal dimensions cannot be identical"),
+    (lambda T: T.diag(T.tensor(1.0)), "Supports 1D or 2D tensors. Got 0D"),
+    (lambda T: T.ones(2).tril(), "must have at least 2 dimensions"),
+    (lambda T: T.tril_indices(-1, 2), "row must be non-negative"),
+    (lambda T: T.tril_indices(2, 2, dtype=T.float32), "not implemented for 'Float'"),
+])  # fmt: skip
+def test_refusals(f, match):
+    refused(f, match)

@@ -334,11 +334,6 @@ SIZES = ((2, 3), (3,), (2, 3), (2, 2, 2))
 STEP = st.tuples(*[st.integers(0, 63)] * 4)
 
 
-def shares(a, b):
-    """Whether the elements of two PyTorch tensors lie in one memory."""
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
-
-
 def view_of(x, k, d, n):
     ndim = x.ndim
     if not ndim:
