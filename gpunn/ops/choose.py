@@ -37,10 +37,9 @@ def only(mask: Any, g: Any) -> Any:
 
 
 def _max_share(g: Any, a: Any, b: Any) -> Any:
-    """The gradient goes to the larger; equal ones share it."""
-    half = only(a == b, g * 0.5)
-    xp = ns(g)
-    return xp.where(a > b, g, half), xp.where(b > a, g, half)
+    """The gradient goes to the larger; equal ones share it; NaN gives it to both."""
+    shared = ns(g).where(a == b, g * 0.5, g)
+    return only(~(a < b), shared), only(~(b < a), shared)
 
 
 def _min_share(g: Any, a: Any, b: Any) -> Any:

@@ -246,15 +246,22 @@ def true_divide(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
     return _true_divide(input, other, out=out)
 
 
+def _quotient(a: Any, b: Any, mode: str) -> Any:
+    """What a remainder leaves out, of arrays or Tensors."""
+    if isinstance(a, Tensor):
+        return div(a, b, rounding_mode=mode)
+    return ns(a).floor_divide(a, b) if mode == "floor" else ns(a).trunc(a / b)
+
+
 remainder = binary(
     "remainder", _no_zero(lambda a, b, xp: xp.remainder(a, b)),
-    lambda g, a, b: (g, -g * ns(g).floor(a / b)), "a b", refuses="bc",
+    lambda g, a, b: (g, -g * _quotient(a, b, "floor")), "a b", refuses="bc",
     summary="The remainder with the sign of `other`, Python's %.",
     example="gpunn.remainder(gpunn.tensor([-3., 3.]), 2)\ntensor([1., 1.])",
 )  # fmt: skip
 fmod = binary(
     "fmod", _no_zero(lambda a, b, xp: xp.fmod(a, b)),
-    lambda g, a, b: (g, -g * ns(g).trunc(a / b)), "a b", refuses="bc",
+    lambda g, a, b: (g, -g * _quotient(a, b, "trunc")), "a b", refuses="bc",
     summary="The remainder with the sign of `input`, C's fmod.",
     example="gpunn.fmod(gpunn.tensor([-3., 3.]), 2)\ntensor([-1.,  1.])",
 )  # fmt: skip
@@ -271,7 +278,10 @@ lcm = binary(
 
 
 def _atan2_vjp(g: Any, a: Any, b: Any) -> Any:
-    scaled = g / (a * a + b * b)
+    """0 at the origin, where there is no angle."""
+    xp = ns(g)
+    square = a * a + b * b
+    scaled = g / xp.where(square == 0, xp.ones_like(square), square)
     return scaled * b, scaled * -a
 
 
@@ -289,7 +299,7 @@ hypot = binary(
 
 def _copysign_vjp(g: Any, a: Any, y: Any) -> Any:
     xp = ns(g)
-    return g * xp.where(a == 0, xp.zeros_like(a), xp.sign(a) * xp.sign(y)), xp.zeros_like(g)
+    return g * xp.where(a == 0, xp.zeros_like(a), y / a), xp.zeros_like(g)
 
 
 copysign = binary(
@@ -299,8 +309,14 @@ copysign = binary(
 )  # fmt: skip
 
 
+def _nextafter_vjp(g: Any, a: Any, b: Any) -> Any:
+    xp = ns(g)
+    zero = xp.zeros_like(g)
+    return xp.where(a == b, zero, g), zero
+
+
 nextafter = binary(
-    "nextafter", np.nextafter, lambda g: (g, ns(g).zeros_like(g)), refuses="biuc", exact=True,
+    "nextafter", np.nextafter, _nextafter_vjp, "a b", refuses="biuc", exact=True,
     summary="The next representable number towards other.",
     example="gpunn.nextafter(gpunn.tensor([1.]), gpunn.tensor([2.])) > 1\ntensor([True])",
 )  # fmt: skip

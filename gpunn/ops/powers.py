@@ -39,11 +39,9 @@ def _pow_vjp(g: Any, a: Any, b: Any, y: Any) -> Any:
         if not isinstance(b, NUMBERS):
             ga = xp.where(b == 0, xp.zeros_like(ga), ga)
     if y is not None:
-        safe = xp.where(a == 0, xp.ones_like(a), a) if not isinstance(a, NUMBERS) else a
-        log = xp.log(safe) if not isinstance(a, NUMBERS) else np.log(a if a else 1)
-        gb = g * _conj(y * log)
-        if not isinstance(a, NUMBERS):
-            gb = xp.where((a == 0) & (b >= 0), xp.zeros_like(gb), gb) if _real(a) else gb
+        flat = (a == 0) & _at_least_zero(b)
+        log = xp.log(xp.where(flat, xp.ones_like(a), a))
+        gb = xp.where(flat, xp.zeros_like(g), g * _conj(y * log))
     return ga, gb
 
 
@@ -51,8 +49,10 @@ def _is_zero(b: Any) -> bool:
     return isinstance(b, NUMBERS) and b == 0
 
 
-def _real(a: Any) -> bool:
-    return not (a.is_complex() if isinstance(a, Tensor) else a.dtype.kind == "c")
+def _at_least_zero(b: Any) -> Any:
+    if b.is_complex() if isinstance(b, Tensor) else b.dtype.kind == "c":
+        return (b.imag == 0) & (b.real >= 0)
+    return b >= 0
 
 
 def _pow_forward(a: Any, b: Any, xp: Any) -> Any:
@@ -211,19 +211,19 @@ def _logaddexp_forward(a: Any, b: Any, xp: Any) -> Any:
     return xp.where(both, xp.where(high.real < 0, low, xp.log(xp.exp(a) + xp.exp(b))), y)
 
 
-def _logaddexp_vjp(g: Any, a: Any, b: Any, y: Any) -> Any:
+def _logaddexp_vjp(g: Any, a: Any, b: Any) -> Any:
     xp = ns(g)
-    return g * _conj(xp.exp(a - y)), g * _conj(xp.exp(b - y))
+    return g / _conj(1 + xp.exp(b - a)), g / _conj(1 + xp.exp(a - b))
 
 
 logaddexp = binary(
-    "logaddexp", _logaddexp_forward, _logaddexp_vjp, "a b y", refuses="biu",
+    "logaddexp", _logaddexp_forward, _logaddexp_vjp, "a b", refuses="biu",
     summary="log(e ** input + e ** other), without overflow.",
     example="gpunn.logaddexp(gpunn.tensor([0.]), gpunn.tensor([0.]))\ntensor([0.6931])",
 )  # fmt: skip
 logaddexp2 = binary(
-    "logaddexp2", np.logaddexp2, lambda g, a, b, y: (g * 2 ** (a - y), g * 2 ** (b - y)), "a b y",
-    refuses="biuc", summary="log2(2 ** input + 2 ** other), without overflow.",
+    "logaddexp2", np.logaddexp2, lambda g, a, b: (g / (1 + 2 ** (b - a)), g / (1 + 2 ** (a - b))),
+    "a b", refuses="biuc", summary="log2(2 ** input + 2 ** other), without overflow.",
     example="gpunn.logaddexp2(gpunn.tensor([0.]), gpunn.tensor([0.]))\ntensor([1.])",
 )  # fmt: skip
 

@@ -29,6 +29,12 @@ def _row(name: str, forward: Any, vjp: Any, saves: Any, summary: str, at: str, g
     return unary(name, forward, vjp, saves, summary=summary, example=example, **kw)
 
 
+
+
+def _is_real(x: Any) -> bool:
+    return not x.is_complex() if isinstance(x, Tensor) else x.dtype.kind != "c"
+
+
 # --- exponentials and logarithms ----------------------------------------------------------
 
 
@@ -76,9 +82,16 @@ tanh = _row("tanh", np.tanh, lambda g, y: g * _conj(1 - y * y), -1, "The hyperbo
             "1.", "0.7616")  # fmt: skip
 asinh = arcsinh = _row("asinh", np.arcsinh, lambda g, x: g / _conj(ns(x).sqrt(x * x + 1)), 0,
                        "The inverse hyperbolic sine.", "1.", "0.8814")  # fmt: skip
+
+
+def _acosh_vjp(g: Any, x: Any) -> Any:
+    xp = ns(x)
+    root = xp.sqrt(x * x - 1) if _is_real(x) else xp.sqrt(x - 1) * xp.sqrt(x + 1)
+    return g / _conj(root)
+
+
 acosh = arccosh = _row(
-    "acosh", np.arccosh, lambda g, x: g / _conj(ns(x).sqrt(x - 1) * ns(x).sqrt(x + 1)), 0,
-    "The inverse hyperbolic cosine.", "2.", "1.3170",
+    "acosh", np.arccosh, _acosh_vjp, 0, "The inverse hyperbolic cosine.", "2.", "1.3170",
 )  # fmt: skip
 atanh = arctanh = _row("atanh", np.arctanh, lambda g, x: g / _conj(1 - x * x), 0,
                        "The inverse hyperbolic tangent.", "0.5", "0.5493")  # fmt: skip
@@ -174,10 +187,6 @@ def _sgn_forward(x: Any, xp: Any) -> Any:
         return _sign_forward(x, xp)
     size = xp.abs(x)
     return xp.where(size == 0, 0, x / xp.where(size == 0, 1, size)).astype(x.dtype)
-
-
-def _is_real(x: Any) -> bool:
-    return not x.is_complex() if isinstance(x, Tensor) else x.dtype.kind != "c"
 
 
 def _sgn_vjp(g: Any, x: Any) -> Any:

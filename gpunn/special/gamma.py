@@ -14,7 +14,7 @@ import numpy as np
 
 from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
-from gpunn.ops._rows import inplace, on, publish, unary, write_out
+from gpunn.ops._rows import half, inplace, on, publish, unary, write_out
 from gpunn.special import _tables as table
 from gpunn.special._series import computed, horner, special
 from gpunn.special.erf import erfc_array
@@ -289,6 +289,9 @@ def mvlgamma(input: Tensor, p: int, *, out: Tensor | None = None) -> Tensor:
         raise RuntimeError(f"p has to be greater than or equal to 1, got {p} (mvlgamma)")
     if input.dtype.category < dtypes.FLOATING:
         input = input.to(dtypes.get_default_dtype())  # type: ignore[attr-defined]
+    if half(input.array.dtype):  # rounded once, at the end
+        made = mvlgamma(input.float(), p).to(input.dtype)  # type: ignore[attr-defined]
+        return made if out is None else write_out(out, made, "mvlgamma")
     total = lgamma(input)
     for j in range(1, p):
         total = total + lgamma(input - 0.5 * j)
