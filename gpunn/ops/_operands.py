@@ -87,10 +87,7 @@ def operands(name: str, values: tuple[Any, ...], to_float: bool) -> tuple[list[T
         elif isinstance(v, np.ndarray) or type(v) in ARRAY_TYPES:
             pairs.append((dtypes.of(v.dtype), 2))
         else:
-            raise TypeError(
-                f"{name}(): argument '{'other' if i else 'input'}' (position {i + 1}) must be "
-                f"Tensor, not {type(v).__name__}"
-            )
+            raise not_a_tensor(name, v, "other" if i else "input", i + 1)
     common = common_dtype(pairs, to_float)
     return [_operand(v, common, device) for v in values], common
 
@@ -148,6 +145,14 @@ _PROPER = {
 def proper(d: dtypes.dtype) -> str:
     """The name of a dtype in PyTorch's errors: Float, Long, ComplexDouble."""
     return _PROPER.get(d.name, d.name)
+
+
+def not_a_tensor(name: str, value: Any, argument: str = "input", position: int = 1) -> TypeError:
+    """PyTorch's error for an argument that is no Tensor."""
+    return TypeError(
+        f"{name}(): argument '{argument}' (position {position}) must be Tensor, not "
+        f"{type(value).__name__}"
+    )
 
 
 def refusal(name: str, dtype: Any, why: str = "") -> RuntimeError:

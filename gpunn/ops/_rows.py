@@ -29,6 +29,7 @@ from gpunn.ops._operands import cast as cast
 from gpunn.ops._operands import conjugate as conjugate
 from gpunn.ops._operands import dtype_with_number
 from gpunn.ops._operands import half as half
+from gpunn.ops._operands import not_a_tensor as not_a_tensor
 from gpunn.ops._operands import operands as operands
 from gpunn.ops._operands import proper as proper
 from gpunn.ops._operands import refusal as refusal
@@ -116,10 +117,7 @@ def unary(
         try:
             x = input.array
         except AttributeError:
-            raise TypeError(
-                f"{name}(): argument 'input' (position 1) must be Tensor, not "
-                f"{type(input).__name__}"
-            ) from None
+            raise not_a_tensor(name, input) from None
         d = x.dtype
         if (d is F32 or d is F64) and input.device is CPU and out is None:
             y = fast(x)

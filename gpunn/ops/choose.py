@@ -14,6 +14,7 @@ from gpunn.dtypes import F32, F64
 from gpunn.ops._rows import (
     adapt,
     binary,
+    not_a_tensor,
     not_implemented,
     operands,
     public,
@@ -121,6 +122,8 @@ def where(
         from gpunn.ops.search import nonzero
 
         return nonzero(condition, as_tuple=True)
+    if not isinstance(condition, Tensor):
+        raise not_a_tensor("where", condition, "condition")
     if condition.array.dtype.kind not in "bu":
         raise RuntimeError(
             f"where expected condition to be a boolean tensor, but got a tensor with dtype "
@@ -186,6 +189,8 @@ def clamp(input: Tensor, min: Any = None, max: Any = None, *, out: Tensor | None
     >>> gpunn.clamp(gpunn.tensor([-2., 0.5, 3.]), 0, 1)
     tensor([0.0000, 0.5000, 1.0000])
     """
+    if not isinstance(input, Tensor):
+        raise not_a_tensor("clamp", input)
     if min is None and max is None:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
     if isinstance(min, Tensor) or isinstance(max, Tensor):
@@ -278,6 +283,8 @@ def nan_to_num(
     >>> gpunn.nan_to_num(gpunn.tensor([float("nan"), 1.]))
     tensor([0., 1.])
     """
+    if not isinstance(input, Tensor):
+        raise not_a_tensor("nan_to_num", input)
     x = input.array
     if x.dtype.kind in "biu":
         y = x.copy()

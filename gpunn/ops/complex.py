@@ -16,6 +16,7 @@ from gpunn.autograd.graph import namespace as ns
 from gpunn.ops._rows import (
     adapt,
     inplace,
+    not_a_tensor,
     proper,
     same_device,
     size_error,
@@ -27,7 +28,10 @@ from gpunn.tensor import Tensor, method, wrap
 
 
 def _is_complex(x: Tensor) -> bool:
-    return x.array.dtype.kind == "c"
+    try:
+        return x.array.dtype.kind == "c"
+    except AttributeError:
+        raise not_a_tensor("complex", x) from None
 
 
 # --- conjugates ---------------------------------------------------------------------------
