@@ -93,10 +93,10 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
             f"movedim: Invalid source or destination dims: source ({list(src)} dims) should "
             f"contain the same number of dims as destination ({list(dst)} dims)"
         )
-    src, dst = tuple(normal_dim(d, n) for d in src), tuple(normal_dim(d, n) for d in dst)
     for what, dims in (("source", src), ("destination", dst)):
-        if len(set(dims)) != len(dims):
+        if len({normal_dim(d, n) for d in dims}) != len(dims):
             raise RuntimeError(f"movedim: repeated dim in `{what}` ({list(dims)})")
+    src, dst = tuple(normal_dim(d, n) for d in src), tuple(normal_dim(d, n) for d in dst)
     order = [d for d in range(n) if d not in src]
     for d, s in sorted(zip(dst, src, strict=True)):
         order.insert(d, s)

@@ -316,6 +316,11 @@ def _directed_split(name: str, axis: int, least: int) -> Any:
         d = 0 if input.array.ndim == 1 else axis
         n = input.array.shape[d]
         cuts = _cuts(name, indices_or_sections)
+        if isinstance(cuts, str):
+            raise TypeError(
+                f"{name}() received an invalid combination of arguments - got (Tensor, str), but "
+                "the sections are an int or a tuple of ints"
+            )
         if isinstance(cuts, int) and (cuts <= 0 or n % cuts):
             raise RuntimeError(
                 f"torch.{name} attempted to split along dimension {d}, but the size of the "
