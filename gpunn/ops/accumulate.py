@@ -95,9 +95,17 @@ def _add_rows(whole: Any, rows: Any, values: Any) -> None:
 
 
 def _add_at_cuda(whole: Any, key: Any, values: Any) -> None:
-    if _all_bool(key):
-        whole[key] += values
-        return
+    """CuPy adds to 32 and 64-bit numbers only, and to int64 as to uint64: the bits are the same."""
     import cupyx
 
-    cupyx.scatter_add(whole, key, values)
+    if _all_bool(key):
+        whole[key] += values
+    elif whole.dtype == np.int64:
+        values = ns(whole).asarray(values, np.int64)
+        cupyx.scatter_add(whole.view(np.uint64), key, values.view(np.uint64))
+    elif whole.dtype.kind in "biu" and whole.itemsize < 4:
+        wide = whole.astype(np.int32)
+        cupyx.scatter_add(wide, key, values)
+        whole[...] = wide
+    else:
+        cupyx.scatter_add(whole, key, values)

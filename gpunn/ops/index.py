@@ -322,7 +322,7 @@ def write_apart(out: Tensor, made: Tensor, name: str, inputs: Sequence[Tensor]) 
     refuse_overlap(out.array)
     memory = root(out.array)
     for t in inputs:
-        if root(t.array) is memory and np.may_share_memory(out.array, t.array):
+        if root(t.array) is memory and ns(memory).may_share_memory(out.array, t.array):
             raise RuntimeError(
                 f"{name}: unsupported operation: some elements of the input tensor and the "
                 "written-to tensor refer to a single memory location. Please clone() the tensor "

@@ -234,12 +234,14 @@ def _summed(
 
 
 def _combine_at(y: Any, key: Key, values: Any, reduce: str) -> None:
-    if type(y) is np.ndarray:
-        {"prod": np.multiply, "amax": np.maximum, "amin": np.minimum}[reduce].at(y, key, values)
+    name = {"prod": "multiply", "amax": "maximum", "amin": "minimum"}[reduce]
+    if type(y) is np.ndarray or reduce != "prod":
+        getattr(ns(y), name).at(y, key, values)
         return
-    import cupy
-
-    {"prod": cupy.multiply, "amax": cupy.maximum, "amin": cupy.minimum}[reduce].at(y, key, values)
+    host = y.get()  # CuPy has no product at repeated indices
+    there = tuple(k if type(k) is slice else k.get() for k in key)
+    np.multiply.at(host, there, values.get())
+    y.set(host)
 
 
 def _neutral(reduce: str, dtype: Any) -> Any:
