@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.autograd.graph import namespace as ns
 from gpunn.dtypes import F32, F64
 
 _SMALL = 4096  # values; below, NumPy's general way is as quick

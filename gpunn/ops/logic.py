@@ -130,9 +130,11 @@ def isclose(
     """
     if input.dtype is not other.dtype:
         raise RuntimeError(f"{input.dtype} did not match {other.dtype}")
-    if rtol < 0 or atol < 0:
-        raise RuntimeError(f"rtol and atol must be greater than or equal to zero, but got {rtol} "
-                           f"and {atol}")  # fmt: skip
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance < 0:
+            raise RuntimeError(
+                f"{name} must be greater than or equal to zero, but got {tolerance} (isclose)"
+            )
     xp = input.device.xp
     a, b = input.array, other.array
     if a.dtype.kind in "biu":

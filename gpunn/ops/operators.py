@@ -30,8 +30,12 @@ def _guarded(op: Any) -> Any:
     """For operands that op does not know: NotImplemented, so that Python asks the other one."""
 
     def operator(self: Any, other: Any) -> Any:
-        known = isinstance(self, _OPERANDS) and isinstance(other, _OPERANDS)
-        return op(self, other) if known else NotImplemented
+        try:
+            return op(self, other)
+        except TypeError:
+            if isinstance(self, _OPERANDS) and isinstance(other, _OPERANDS):
+                raise
+            return NotImplemented
 
     return operator
 

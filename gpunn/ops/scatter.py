@@ -239,7 +239,7 @@ def _combine_at(y: Any, key: Key, values: Any, reduce: str) -> None:
         getattr(ns(y), name).at(y, key, values)
         return
     host = y.get()  # CuPy has no product at repeated indices
-    there = tuple(k if type(k) is slice else k.get() for k in key)
+    there: Any = tuple(k if type(k) is slice else k.get() for k in key)
     np.multiply.at(host, there, values.get())
     y.set(host)
 

@@ -1,5 +1,8 @@
 """Adding up at repeated indices: every path gives what np.add.at gives, in the same order."""
 
+import sys
+import types
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -75,3 +78,20 @@ def test_an_index_out_of_range_raises(monkeypatch):
         add_at(np.zeros((3, 2)), (np.array([0, 3]),), np.ones((2, 2)))
     with pytest.raises(IndexError, match="out of bounds"):
         add_at(np.zeros((2, 3)), (np.array([0]), np.array([-4])), np.ones(1))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool", "float32", "complex64"])
+def test_cupy_is_asked_only_for_what_it_adds(dtype, monkeypatch):
+    """CuPy adds up these dtypes; this stands in for it on a machine without a GPU."""
+
+    def scatter_add(whole, key, values):
+        assert whole.dtype.name in ("int32", "uint32", "uint64", "float32", "float64", "complex64")
+        np.add.at(whole, key, values)
+
+    fake = types.SimpleNamespace(scatter_add=scatter_add)
+    monkeypatch.setitem(sys.modules, "cupyx", fake)
+    index, values = np.array([1, 1, 0]), np.array([[-1, 2], [3, 4], [5, 6]]).astype(dtype)
+    want, got = np.ones((2, 2), dtype), np.ones((2, 2), dtype)
+    np.add.at(want, (index,), values)
+    accumulate._add_at_cuda(got, (index,), values)
+    np.testing.assert_array_equal(got, want)
