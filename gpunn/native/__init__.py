@@ -7,7 +7,7 @@ not serve the dtype: the caller then lets NumPy do the work.
 from gpunn.native.conv import conv_forward, conv_input_grad, conv_size, conv_weight_grad
 from gpunn.native.elementwise import unary, unary_grad
 from gpunn.native.embedding import embedding_backward, embedding_forward
-from gpunn.native.library import (
+from gpunn.native.loader import (
     get_num_threads,
     kernels_dir,
     levels,

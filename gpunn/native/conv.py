@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from gpunn.native.library import address, alike, contiguous, function, optional
+from gpunn.native.loader import address, alike, contiguous, function, optional
 
 Ints = tuple[int, ...]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpunn.native.library import address, alike, contiguous, function
+from gpunn.native.loader import address, alike, contiguous, function
 
 FUNCTIONS = (
     "exp", "log", "tanh", "sigmoid", "silu", "erf", "gelu", "gelu_tanh", "softplus",

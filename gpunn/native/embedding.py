@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpunn.native.library import address, contiguous, function
+from gpunn.native.loader import address, contiguous, function
 
 
 def embedding_forward(weight: np.ndarray, index: np.ndarray) -> np.ndarray | None:

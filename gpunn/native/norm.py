@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpunn.native.library import address, alike, contiguous, function, optional
+from gpunn.native.loader import address, alike, contiguous, function, optional
 
 Array = np.ndarray
 

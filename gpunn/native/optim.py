@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpunn.native.library import address, function
+from gpunn.native.loader import address, function
 
 Arrays = Sequence[np.ndarray]
 

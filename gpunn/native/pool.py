@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from gpunn.native.library import address, contiguous, function, optional
+from gpunn.native.loader import address, contiguous, function, optional
 
 Ints = tuple[int, ...]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpunn.native.library import address, alike, contiguous, function
+from gpunn.native.loader import address, alike, contiguous, function
 
 
 def softmax_forward(x: np.ndarray) -> np.ndarray | None:

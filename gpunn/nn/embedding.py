@@ -304,8 +304,8 @@ def _check_bag_arguments(
         if mode != "sum":
             raise NotImplementedError(
                 "embedding_bag: per_sample_weights was not None. per_sample_weights is only "
-                f"supported for mode='sum' (got mode='{mode}'). Please open a feature request on "
-                "GitHub."
+                f"supported for mode='sum' (got mode='{mode}'): weigh the rows of F.embedding for "
+                "other modes."
             )
         if scales.shape != input.shape:
             raise ValueError(

@@ -15,7 +15,7 @@ class Scales:
     """A model of both libraries: a float32 weight, a float64 weight and an integer buffer."""
 
     def __init__(self, library):
-        self.library = library
+        self.package = library
         model = library.nn.Module()
         model.w = library.nn.Parameter(library.zeros(3, 2))
         model.v = library.nn.Parameter(library.zeros(2, dtype=library.float64))
@@ -25,11 +25,11 @@ class Scales:
 
     def set(self, k):
         rng = np.random.default_rng(k)
-        with self.library.no_grad():
-            self.model.w.copy_(self.library.tensor(rng.standard_normal((3, 2)).tolist()))
-            self.model.v.copy_(self.library.tensor(rng.standard_normal(2).tolist()))
-            self.model.seen.copy_(self.library.tensor([k, 8 * k]))
-            self.model.mean.copy_(self.library.tensor([float(k), 1.0]))
+        with self.package.no_grad():
+            self.model.w.copy_(self.package.tensor(rng.standard_normal((3, 2)).tolist()))
+            self.model.v.copy_(self.package.tensor(rng.standard_normal(2).tolist()))
+            self.model.seen.copy_(self.package.tensor([k, 8 * k]))
+            self.model.mean.copy_(self.package.tensor([float(k), 1.0]))
 
 
 def averages(library, updates=4, **functions):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpunn import native
-from gpunn.native import build, library
+from gpunn.native import build, loader
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +61,7 @@ def test_an_unknown_instruction_set():
 
 
 def test_importing_gpunn_loads_nothing():
-    script = "import gpunn; from gpunn.native import library; print(library._searched)"
+    script = "import gpunn; from gpunn.native import loader; print(loader._searched)"
     assert run(script) == "False"
 
 
@@ -195,7 +195,7 @@ def test_source():
 def test_source_in_an_installed_package(tmp_path, monkeypatch):
     (tmp_path / "gpunn" / "kernels").mkdir(parents=True)
     (tmp_path / "gpunn" / "kernels" / "x.cu").write_text("text")
-    monkeypatch.setattr(library, "_PACKAGE", tmp_path / "gpunn")
+    monkeypatch.setattr(loader, "_PACKAGE", tmp_path / "gpunn")
     assert native.source("x.cu") == "text"
 
 
@@ -205,14 +205,14 @@ def test_a_prebuilt_library_comes_first(tmp_path, monkeypatch):
     last = native.levels()[-1]
     path = folder / f"gpunn-{build.machine()}-{last}.so"
     path.write_bytes(b"")
-    monkeypatch.setattr(library, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(loader, "_PACKAGE", tmp_path)
     choice = list(native.levels())
-    assert library._find(choice) == (path, "prebuilt in") and choice == [last]
+    assert loader._find(choice) == (path, "prebuilt in") and choice == [last]
 
 
 def test_address_of_any_array():
     for array in (np.ones(3), np.ones(0), np.ones((2, 2)), np.array(1.0)):
-        assert library.address(array) == array.ctypes.data or array.size == 0
+        assert loader.address(array) == array.ctypes.data or array.size == 0
     array = np.ones(3)
     array.flags.writeable = False
-    assert library.address(array) == array.ctypes.data
+    assert loader.address(array) == array.ctypes.data
