@@ -143,7 +143,11 @@ def set_default_device(device: Any) -> None:
 
 def to_host(array: Any) -> np.ndarray:
     """The array on the host, as a NumPy array: itself where it is one already."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    if type(array) is np.ndarray:
+        return array
+    from gpunn.cuda.devices import to_host
+
+    return to_host(array)
 
 
 def transfer(array: Any, source: Device, target: Device) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from gpunn import dtypes
-from gpunn.device import CPU, Device
+from gpunn.device import CPU, Device, to_host
 
 _new = object.__new__
 ndarray = np.ndarray
@@ -294,14 +294,13 @@ class Tensor:
             raise RuntimeError(
                 f"a Tensor with {self.array.size} elements cannot be converted to Scalar"
             )
-        value = self.array.item()
+        value = to_host(self.array).item()
         return float(value) if self.array.dtype is dtypes.BF16 else value
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers; a number for a 0-dim tensor."""
-        return self.array.astype(np.float32).tolist() if self.array.dtype is dtypes.BF16 else (
-            self.array.tolist()
-        )  # fmt: skip
+        array = to_host(self.array)
+        return array.astype(np.float32).tolist() if array.dtype is dtypes.BF16 else array.tolist()
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The values as a NumPy array that shares memory; `force` detaches and copies to host."""

@@ -22,6 +22,9 @@ from gpunn.cuda.devices import (
     synchronize,
     transfer,
 )
+from gpunn.cuda.kernels.faults import set_sync_debug
+from gpunn.cuda.kernels.launch import kernel
+from gpunn.cuda.kernels.loader import reload_kernels
 from gpunn.cuda.memory import (
     OutOfMemoryError,
     empty_cache,
@@ -87,6 +90,7 @@ __all__ = [
     "is_bf16_supported",
     "is_current_stream_capturing",
     "is_initialized",
+    "kernel",
     "manual_seed",
     "manual_seed_all",
     "max_memory_allocated",
@@ -99,6 +103,7 @@ __all__ = [
     "memory_summary",
     "probe",
     "random",
+    "reload_kernels",
     "reset_peak_memory_stats",
     "retry_on_oom",
     "seed",
@@ -108,6 +113,7 @@ __all__ = [
     "set_rng_state",
     "set_rng_state_all",
     "set_stream",
+    "set_sync_debug",
     "stream",
     "streams",
     "synchronize",

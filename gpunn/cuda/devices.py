@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from gpunn.cuda.detect import is_available, load, probe
+from gpunn.cuda.kernels.faults import raise_pending
 from gpunn.device import Device
 
 
@@ -139,11 +140,14 @@ class device_of(device):  # noqa: N801
 def synchronize(device: Any = None) -> None:
     """Waits until the device has finished all work given to it; RuntimeError on a CPU machine.
 
+    Raises the IndexError of a bad index that the device met meanwhile: see `set_sync_debug`.
+
     >>> if gpunn.cuda.is_available():
     ...     gpunn.cuda.synchronize()
     """
     with _entered(device):
         load().cuda.runtime.deviceSynchronize()
+    raise_pending()
 
 
 def _entered(at: Any) -> device:
@@ -216,10 +220,17 @@ def cupy_for(device: Device) -> Any:
     return cupy
 
 
+def to_host(array: Any) -> Any:
+    """A copy of a CuPy array in host memory; the error of a bad index that it waited for."""
+    made = array.get()
+    raise_pending()
+    return made
+
+
 def transfer(array: Any, source: Device, target: Device) -> Any:
     """A copy of a raw array of `source` on `target`, at least one of which is a CUDA device."""
     if target.type != "cuda":
-        return array.get()
+        return to_host(array)
     with device(target):
         if source.type != "cuda":
             return load().array(array)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.device import to_host
 from gpunn.ops import elementwise as e
 from gpunn.ops import logic as l
 from gpunn.ops._rows import NUMBERS, inplace
@@ -77,13 +78,13 @@ def _truth(self: Tensor) -> bool:
         raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
     if size == 0:
         raise RuntimeError("Boolean value of Tensor with no values is ambiguous")
-    return bool(self.array.item())
+    return bool(to_host(self.array).item())
 
 
 def _index(self: Tensor) -> int:
     if self.array.size != 1 or self.array.dtype.kind not in "biu":
         raise TypeError("only integer tensors of a single element can be converted to an index")
-    return int(self.array.item())
+    return int(to_host(self.array).item())
 
 
 def _contains(self: Tensor, element: Any) -> bool:

@@ -1,0 +1,107 @@
+"""Bad indices met on the device, raised as the error that the CPU raises.
+
+A kernel that meets an index out of range skips it and writes it down in a slot of pinned host
+memory, so nothing is corrupted, the device goes on, and looking costs the host one read of its own
+memory. It is looked at when a result is next read on the host, at `synchronize()` and at each
+optimizer step. `set_sync_debug(True)` waits and looks after every such launch, so that the error is
+raised by the line that caused it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpunn.cuda import detect
+
+_SLOTS = 64
+# `Fault` of common.cuh.
+_RECORD = np.dtype([("set", "i4"), ("reserved", "i4"), ("value", "i8"), ("position", "i8"),
+                    ("limit", "i8")])  # fmt: skip
+_LATE = (
+    " (met on the GPU by an operation before this one; gpunn.cuda.set_sync_debug(True) raises at "
+    "the line itself)"
+)
+_ROW = "index out of range in self: {name} got index {value} at flat position {position}, the " \
+    "table has {limit} rows"
+_CLASS = "Target {value} is out of bounds: there are {limit} classes, at flat position " \
+    "{position} of the target"
+_WORDS: dict[str, tuple[type[Exception], str]] = {
+    "embedding": (IndexError, _ROW),
+    "embedding_bag": (IndexError, _ROW),
+    "cross_entropy": (IndexError, _CLASS),
+    "nll_loss": (IndexError, _CLASS),
+}
+_OTHER = (
+    IndexError, "index {value} is out of bounds for dimension with size {limit}: {name}, at flat "
+    "position {position} of the index",
+)  # fmt: skip
+
+eager = False  # set_sync_debug
+_slots: dict[str, Slot] = {}
+_memory: Any = None  # pinned, in the life of one CuPy
+_records: Any = None
+_owner: Any = None
+
+
+class Slot:
+    """The place for the first bad index of one operation."""
+
+    __slots__ = ("name", "number")
+
+    def __init__(self, name: str, number: int):
+        self.name, self.number = name, number
+
+    def pointer(self) -> Any:
+        """The address that the kernel gets; host and device share it."""
+        return np.uint64(_memory.ptr + self.number * _RECORD.itemsize)
+
+
+def slot(name: str) -> Slot:
+    """The slot of an operation, made at its first use."""
+    global _memory, _records, _owner
+    cupy = detect.load()
+    if _owner is not cupy:
+        size = _SLOTS * _RECORD.itemsize
+        _memory = cupy.cuda.alloc_pinned_memory(size)
+        _records = np.frombuffer(_memory, np.uint8, size).view(_RECORD)
+        _records.view(np.uint8)[:] = 0
+        _owner = cupy
+        _slots.clear()
+    found = _slots.get(name)
+    if found is None:
+        found = _slots[name] = Slot(name, len(_slots))
+        assert len(_slots) <= _SLOTS
+    return found
+
+
+def raise_pending() -> None:
+    """Raises the error of a bad index that has been written down, and forgets it."""
+    if _records is None or not _records["set"].any():
+        return
+    for found in _slots.values():
+        record = _records[found.number]
+        if record["set"]:
+            kind, words = _WORDS.get(found.name, _OTHER)
+            text = words.format(
+                name=found.name, value=int(record["value"]), position=int(record["position"]),
+                limit=int(record["limit"]),
+            )  # fmt: skip
+            _records["set"] = 0  # what came later came of the same mistake
+            raise kind(text + ("" if eager else _LATE))
+
+
+def set_sync_debug(mode: bool = True) -> None:
+    """Whether to wait for the device after each launch that can meet a bad index, and look.
+
+    Without it a bad index is raised when the result is next read on the host, at
+    `gpunn.cuda.synchronize()` or at an optimizer step; with it, by the line that has it. Slow:
+    for finding a mistake.
+
+    >>> gpunn.cuda.set_sync_debug(False)
+    """
+    global eager
+    if not isinstance(mode, bool):
+        raise TypeError(f"set_sync_debug(): mode must be bool, not {type(mode).__name__}")
+    eager = mode

@@ -1,0 +1,3 @@
+"""The `emulated` fixture for the kernels' tests."""
+
+from emulated import emulated  # noqa: F401
