@@ -4,6 +4,7 @@ from gpunn.nn.activation import relu as relu
 from gpunn.nn.activation import relu_ as relu_
 from gpunn.nn.activation import sigmoid as sigmoid
 from gpunn.nn.activation import tanh as tanh
+from gpunn.nn.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from gpunn.nn.conv import conv1d as conv1d
 from gpunn.nn.conv import conv2d as conv2d
 from gpunn.nn.conv import conv3d as conv3d
