@@ -11,7 +11,8 @@ from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.ops._rows import proper, same_device, write_out
 from gpunn.ops.accumulate import add_at
-from gpunn.ops.index import INT64, getitem_raw, put, write_apart
+from gpunn.ops.bounds import bounded
+from gpunn.ops.index import getitem_raw, put, write_apart
 from gpunn.ops.shape import broadcast_tensors
 from gpunn.ops.views import expand, reshape
 from gpunn.tensor import Tensor, method, normal_dim, wrap
@@ -29,20 +30,7 @@ def along(indices: Any, axis: int) -> tuple[Any, ...]:
     )
 
 
-UINT64 = np.dtype(np.uint64)
 _WORDS = "Expected dtype int32/int64 for index"
-
-
-def out_of_range(a: Any, n: int) -> int | None:
-    """An index of a raw array outside [0, n), None where there is none."""
-    if not a.size:
-        return None
-    unsigned = a.view(UINT64) if a.dtype is INT64 else a  # negative ones are large then
-    largest = np.maximum.reduce if type(a) is np.ndarray else ns(a).max  # a.max() is slower
-    if unsigned is not a and int(largest(unsigned, axis=None)) < n:
-        return None
-    low, high = int(a.min()), int(a.max())
-    return high if high >= n else low if low < 0 else None
 
 
 def index_array(name: str, index: Tensor, words: str = _WORDS) -> Any:
@@ -53,8 +41,8 @@ def index_array(name: str, index: Tensor, words: str = _WORDS) -> Any:
     return a
 
 
-def check_along(x: Any, index: Any, axis: int, what: str = "self") -> None:
-    """Whether gather and scatter can pair an index with x: dimensions, sizes, range."""
+def check_along(name: str, x: Any, index: Any, axis: int, what: str = "self") -> Any:
+    """The index that gather and scatter can pair with x: its dimensions, sizes, range checked."""
     if (x.ndim or 1) != (index.ndim or 1):
         raise RuntimeError(
             f"Index tensor must have the same number of dimensions as {what} tensor "
@@ -72,9 +60,9 @@ def check_along(x: Any, index: Any, axis: int, what: str = "self") -> None:
                 f"larger than self {list(x.shape)} apart from dimension {axis}"
             )
     n = x.shape[axis] if x.ndim else 1
-    bad = out_of_range(index, n)
-    if bad is not None:
-        raise RuntimeError(f"index {bad} is out of bounds for dimension {axis} with size {n}")
+    return bounded(name, index, n, lambda bad: RuntimeError(
+        f"index {bad} is out of bounds for dimension {axis} with size {n}"
+    ))  # fmt: skip
 
 
 # --- gather and take ----------------------------------------------------------------------
@@ -120,7 +108,7 @@ def gather(
         )
     a = index.array
     if a.size:
-        check_along(x, index_array("gather", index), axis, "input")
+        a = check_along("gather", x, index_array("gather", index), axis, "input")
     else:
         a = a.astype(np.int64)
     if a.size == 0 or x.ndim == 0 or a.ndim == 0:
@@ -166,9 +154,7 @@ def take_along_dim(
         here[axis], there[axis] = input.array.shape[axis], indices.array.shape[axis]
     picks = expand(indices, there).array
     size = input.array.shape[axis] if n else 1
-    bad = out_of_range(picks, size)
-    if bad is not None and bad < 0 and picks.size and int(picks.min()) >= -size:
-        picks = np.where(picks < 0, picks + size, picks)
+    picks = ns(picks).where((picks < 0) & (picks >= -size), picks + size, picks)
     return gather(expand(input, here), axis, wrap(picks, indices.device), out=out)
 
 
@@ -196,10 +182,9 @@ def flat_index(name: str, input: Tensor, index: Tensor) -> Any:
         raise RuntimeError(
             f"{name}(): Expected a long tensor for index, but got {proper(index.dtype)}"
         )
-    if n and a.size and not (-n <= int(a.min()) and int(a.max()) < n):
-        bad = int(a.max()) if int(a.max()) >= n else int(a.min())
-        raise IndexError(f"out of range: tried to access index {bad} on a tensor of {n} elements.")
-    return a
+    return bounded(name, a, n, lambda bad: IndexError(
+        f"out of range: tried to access index {bad} on a tensor of {n} elements."
+    ), below=n) if n else a  # fmt: skip
 
 
 def index_select(input: Tensor, dim: int, index: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -223,11 +208,10 @@ def index_select(input: Tensor, dim: int, index: Tensor, *, out: Tensor | None =
         raise RuntimeError(
             f"index_select(): Index to scalar can have only 1 value, got {a.size} value(s)"
         )
-    if out_of_range(a, x.shape[axis] if x.ndim else 1) is not None:
-        raise IndexError(
-            f"index out of range in self: index {out_of_range(a, x.shape[axis] if x.ndim else 1)} "
-            f"of dimension {axis} with size {x.shape[axis] if x.ndim else 1}"
-        )
+    n = x.shape[axis] if x.ndim else 1
+    a = bounded("index_select", a, n, lambda bad: IndexError(
+        f"index out of range in self: index {bad} of dimension {axis} with size {n}"
+    ))  # fmt: skip
     if x.ndim == 0:
         made = input.clone()  # type: ignore[attr-defined]
     else:

@@ -16,6 +16,7 @@ import numpy as np
 
 from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
+from gpunn.ops.bounds import bounded
 from gpunn.ops.create import tensor
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
@@ -81,7 +82,7 @@ def split_key(key: Any, x: Tensor) -> tuple[Key | None, Key | None]:
             width = width_of(item)
             _check_mask(item, shape, dim)
             basic += [_FULL] * width
-            arrays.append(item)
+            arrays.append(item if type(item) is np.ndarray else _in_bounds(item, shape, dim))
             dim += width
     plain = all(type(b) is slice and b == _FULL for b in basic)
     return None if plain else tuple(basic), tuple(arrays)
@@ -166,6 +167,16 @@ def _check_mask(item: Any, shape: tuple[int, ...], dim: int) -> None:
         )
 
 
+def _in_bounds(item: Any, shape: tuple[int, ...], dim: int) -> Any:
+    """An index array on a GPU, where nothing else would notice a bad index; masks as they are."""
+    if item.dtype == np.bool_:
+        return item
+    n = shape[dim]
+    return bounded("index", item, n, lambda bad: IndexError(
+        f"index {bad} is out of bounds for dimension {dim} with size {n}"
+    ), below=n)  # fmt: skip
+
+
 def basic_error(key: Key, shape: tuple[int, ...]) -> IndexError:
     """PyTorch's words for integers and slices that do not fit."""
     count = sum(1 for i in key if i is not None and i is not Ellipsis)
@@ -210,10 +221,6 @@ def advanced_error(key: Key, shape: tuple[int, ...]) -> IndexError:
 
 def take_key(a: Any, key: Key) -> Any:
     """a[key] for a key of full slices and arrays; IndexError in PyTorch's words."""
-    if type(a) is not np.ndarray:  # CuPy wraps what is out of bounds
-        error = advanced_error(key, a.shape)
-        if "bounds" in str(error):
-            raise error
     try:
         return a[key]
     except IndexError:

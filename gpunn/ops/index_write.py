@@ -8,7 +8,8 @@ import numpy as np
 
 from gpunn.autograd.graph import namespace as ns
 from gpunn.ops._rows import cast, proper, same_device, write_out
-from gpunn.ops.gather import flat_index, index_array, out_of_range
+from gpunn.ops.bounds import bounded
+from gpunn.ops.gather import flat_index, index_array
 from gpunn.ops.index import get_view, number, put_raw, store
 from gpunn.ops.index import put as put_at
 from gpunn.ops.index_key import Key, split_key
@@ -32,13 +33,15 @@ def vector_key(name: str, x: Tensor, dim: int, index: Tensor, source: Any) -> Ke
     if source is not None:
         _check_source(name, x, source, axis, i.size)
     n = shape[axis] if shape else 1
-    bad = out_of_range(i, n)
-    if bad is not None:
+
+    def error(bad: int) -> Exception:
         words = f"index {bad} is out of bounds for dimension {axis} with size {n}"
         if name == "index_add_":
-            raise RuntimeError(words)
+            return RuntimeError(words)
         start = f"{name}()" if name == "index_copy_" else "index out of range in self"
-        raise IndexError(f"{start}: {words}")
+        return IndexError(f"{start}: {words}")
+
+    i = bounded(name, i, n, error)
     return (*[slice(None)] * axis, i.reshape(-1))
 
 
@@ -159,9 +162,9 @@ def _index_fill(x: Tensor, dim: int, index: Tensor, value: Any, here: bool) -> T
             "index_fill_(): Converting complex Scalar to non-complex type is not supported"
         )
     n = x.array.shape[axis] if x.array.ndim else 1
-    if a.size and not (-n <= int(a.min()) and int(a.max()) < n):
-        bad = int(a.max()) if int(a.max()) >= n else int(a.min())
-        raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {n}")
+    a = bounded("index_fill_", a, n, lambda bad: IndexError(
+        f"index {bad} is out of bounds for dimension {axis} with size {n}"
+    ), below=n)  # fmt: skip
     if isinstance(value, Tensor) and value._requires_grad:  # counts once where it is written twice
         a = ns(a).unique(ns(a).where(a < 0, a + n, a))
     key = (*[slice(None)] * axis, a.reshape(-1))

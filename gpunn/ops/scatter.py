@@ -44,7 +44,7 @@ def _place(x: Tensor, dim: int, index: Tensor, src: Any, name: str) -> Key:
                 f"from dimension {axis} and to be no larger size than src {list(src.array.shape)}"
             )
     if i.size:
-        check_along(a, i, axis)
+        i = check_along("scatter", a, i, axis)
     return (i.reshape(-1),) if a.ndim == 0 or i.ndim == 0 else along(i, axis)
 
 

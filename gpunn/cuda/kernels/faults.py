@@ -27,16 +27,17 @@ _ROW = "index out of range in self: {name} got index {value} at flat position {p
     "table has {limit} rows"
 _CLASS = "Target {value} is out of bounds: there are {limit} classes, at flat position " \
     "{position} of the target"
+_INDEX = "index {value} is out of bounds for dimension with size {limit}: {name}, at flat " \
+    "position {position} of the index"
 _WORDS: dict[str, tuple[type[Exception], str]] = {
     "embedding": (IndexError, _ROW),
     "embedding_bag": (IndexError, _ROW),
     "cross_entropy": (IndexError, _CLASS),
     "nll_loss": (IndexError, _CLASS),
+    "gather": (RuntimeError, _INDEX),  # the types that PyTorch's CPU raises
+    "scatter": (RuntimeError, _INDEX),
+    "index_add_": (RuntimeError, _INDEX),
 }
-_OTHER = (
-    IndexError, "index {value} is out of bounds for dimension with size {limit}: {name}, at flat "
-    "position {position} of the index",
-)  # fmt: skip
 
 eager = False  # set_sync_debug
 _slots: dict[str, Slot] = {}
@@ -83,7 +84,7 @@ def raise_pending() -> None:
     for found in _slots.values():
         record = _records[found.number]
         if record["set"]:
-            kind, words = _WORDS.get(found.name, _OTHER)
+            kind, words = _WORDS.get(found.name, (IndexError, _INDEX))
             text = words.format(
                 name=found.name, value=int(record["value"]), position=int(record["position"]),
                 limit=int(record["limit"]),
