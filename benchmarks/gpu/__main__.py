@@ -21,9 +21,9 @@ def files() -> list[str]:
 
 
 def all_cases(tiny: bool = False) -> list[tuple[str, harness.Case]]:
-    """Every case, by its name in the table: "file: case"."""
+    """Every case, by its name in the table: "file: case, dtype"."""
     return [
-        (f"{stem}: {case.name}", case)
+        (f"{stem}: {case.name}, {case.dtype}", case)
         for stem in files()
         for case in importlib.import_module(f"benchmarks.gpu.{stem}").cases(tiny)
     ]
@@ -33,6 +33,7 @@ def chosen(
     named: list[tuple[str, harness.Case]], names: list[str]
 ) -> list[tuple[str, harness.Case]]:
     """The cases that a name asks for; all without names."""
+
     def wanted(name: str) -> bool:
         return any(n == name.split(":")[0] if n in files() else n in name for n in names)
 

@@ -20,13 +20,14 @@ A file `benchmarks/gpu/X.py` for `kernels/X.cu` defines `cases(tiny=False)`, a l
         return [Case("softmax 8192x1024", forward, moved_bytes=2 * size, dtype="float16"),
                 Case("softmax back", backward, moved_bytes=3 * size, dtype="float16")]
 
-`build(T)` makes the tensors, on the device "cuda", and returns the function to time; this returns a
-tensor, a list of tensors or None. Everything made is freed before the next case. With `tiny=True`
-the sizes are such that the emulator runs a case in well under a second: a test builds and runs
-every case so. `moved_bytes` counts each array that must be read or written once, `flops` the
-multiplications and additions; `dtype` is that of the arithmetic and picks the peak (and, as "tf32",
-lets PyTorch use TF32, which it otherwise may not). First both results are compared: the largest
-difference, relative to the largest value, is to be below `tolerance`.
+`build(T)` makes the tensors (with `draw`, `integers`, `fill`, or else on `harness.DEVICE`) and
+returns the function to time; this returns a tensor, a list of tensors or None. Everything made is
+freed before the next case. With `tiny=True` the sizes are such that the emulator runs a case in
+well under a second: a test runs every case so and compares it with PyTorch on the CPU.
+`moved_bytes` counts each array that must be read or written once, `flops` the multiplications and
+additions; `dtype` is that of the arithmetic and picks the peak (and, as "tf32", lets PyTorch use
+TF32, which it otherwise may not). First both results are compared: the largest difference,
+relative to the largest value, is to be below `tolerance`.
 
 What is measured: the time on the GPU between two CUDA events around a call, with all the work
 queued behind a write that empties the L2 cache and lasts longer than the host needs for the call
@@ -39,6 +40,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import re
 import statistics
@@ -51,6 +53,7 @@ from typing import Any
 
 import numpy as np
 
+DEVICE = "cuda"  # of all tensors; a test builds PyTorch's side on the CPU
 RESULTS = Path(__file__).parent.parent / "results"
 TOLERANCE = {"float16": 5e-3, "bfloat16": 4e-2, "float64": 1e-10, "tf32": 5e-3, "float32": 1e-4}
 Run = Callable[[], Any]
@@ -75,20 +78,26 @@ def draw(
     T: Any, shape: Sequence[int], dtype: str = "float32", seed: int = 0, scale: float = 1.0
 ) -> Any:
     """Normal numbers on the GPU as a tensor of gpunn or PyTorch: the same for the same seed."""
-    values = np.random.default_rng(seed).standard_normal(tuple(shape), np.float32) * scale
-    dtype = "float32" if dtype == "tf32" else dtype
-    return T.from_numpy(np.asarray(values, np.float32)).to("cuda").to(getattr(T, dtype))
+    count = min(math.prod(shape), 1_000_003)  # a prime: after these, the numbers come again
+    values = np.random.default_rng(seed).standard_normal(count, np.float32) * np.float32(scale)
+    values = np.resize(values, tuple(shape)) if count else np.zeros(tuple(shape), np.float32)
+    return T.from_numpy(values).to(DEVICE).to(stored(T, dtype))
+
+
+def stored(T: Any, dtype: str) -> Any:
+    """The package's dtype of that name; numbers for TF32 are stored as float32."""
+    return getattr(T, "float32" if dtype == "tf32" else dtype)
 
 
 def integers(T: Any, high: int, shape: Sequence[int], dtype: str = "int64", seed: int = 0) -> Any:
     """Numbers from 0 to `high` - 1 on the GPU."""
     values = np.random.default_rng(seed).integers(0, high, tuple(shape), dtype)
-    return T.from_numpy(values).to("cuda")
+    return T.from_numpy(values).to(DEVICE)
 
 
 def fill(T: Any, module: Any, dtype: str = "float32", scale: float = 0.05) -> Any:
     """The module on the GPU with parameters that are the same in both packages."""
-    module = module.to("cuda").to(getattr(T, dtype))
+    module = module.to(DEVICE).to(stored(T, dtype))
     with T.no_grad():
         for i, p in enumerate(module.parameters()):
             p.copy_(draw(T, p.shape, dtype, seed=i + 1, scale=scale))
@@ -318,20 +327,20 @@ def measure_all(
 def header(width: int) -> str:
     """The table's first line."""
     return (
-        f"{'case':{width}s} {'dtype':8s} {'gpunn ms':>9s} {'torch ms':>9s} {'ratio':>6s} "
+        f"{'case':{width}s} {'gpunn ms':>9s} {'torch ms':>9s} {'ratio':>6s} "
         f"{'% limit':>8s} {'torch %':>8s} {'gpunn host':>11s} {'torch host':>11s}"
     )
 
 
 def line(name: str, row: dict[str, Any], width: int) -> str:
     """A line of the table."""
-    start = f"{name:{width}s} {row['dtype']:8s} "
     if "error" in row:
-        return start + row["error"].splitlines()[0]
+        return f"{name:{width}s} {row['error'].splitlines()[0]}"
     shares = [row.get(key) for key in ("percent_of_limit", "torch_percent")]
     limit = " ".join(f"{'-':>8s}" if s is None else f"{s:8.1f}" for s in shares)
-    return start + (
-        f"{row['gpunn_ms']:9.4f} {row['torch_ms']:9.4f} {row['ratio']:6.2f} {limit} "
+    times = f"{row['gpunn_ms']:9.4f} {row['torch_ms']:9.4f} {row['ratio']:6.2f}"
+    return (
+        f"{name:{width}s} {times} {limit} "
         f"{row['gpunn_host_ms']:11.4f} {row['torch_host_ms']:11.4f}"
     )
 
