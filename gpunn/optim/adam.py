@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpunn import native
 from gpunn.optim.elementwise import Elementwise, Rule, number, scalar, zeros_like
 from gpunn.optim.optimizer import ParamsT, check_options
 from gpunn.tensor import Tensor
@@ -52,7 +51,7 @@ class Adam(Elementwise):
     tensor([0.9000], requires_grad=True)
     """
 
-    _has_native = True
+    _has_fused = True
     _instead_of_sparse = ", please consider SparseAdam instead"
 
     def __init__(
@@ -106,10 +105,10 @@ class Adam(Elementwise):
         lr = number(group, "lr") * root2 / (1 - beta1**t)
         return 1 - beta1, beta2, 1 - beta2, group["eps"] * root2, lr
 
-    def _native(self, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
+    def _fused(self, library: Any, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
         params, grads, exp_avgs, exp_avg_sqs, *largest = columns
         beta1, beta2 = number(group, "betas")
-        return native.adam_step(
+        return library.adam_step(
             params, grads, exp_avgs, exp_avg_sqs, step=ticks[0], lr=number(group, "lr"),
             beta1=beta1, beta2=beta2, eps=group["eps"],
             weight_decay=number(group, "weight_decay"),

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpunn import autograd, dtypes, native
 from gpunn.autograd import touch
+from gpunn.cuda.kernels import optim as kernels
 from gpunn.optim.optimizer import Optimizer, ParamsT, on
 from gpunn.tensor import Tensor, wrap
 
@@ -33,7 +34,7 @@ class Elementwise(Optimizer):
     """
 
     _scalars: tuple[str, ...] = ("step",)  # 0-dim tensors of the state
-    _has_native = False
+    _has_fused = False
     _instead_of_sparse = ""  # the end of the error message
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
@@ -97,7 +98,8 @@ class Elementwise(Optimizer):
         ticks: Any = None
         dtype: Any = None
         device: Any = None
-        batch: list[list[Any]] = []  # arrays of parameters that take the same numbers
+        batch: list[list[Any]] = []
+        batches: dict[Any, list[list[Any]]] = {}  # arrays of parameters that take the same numbers
         for p in group["params"]:
             grad = p._grad
             if grad is None:
@@ -114,11 +116,10 @@ class Elementwise(Optimizer):
                 on(p.device, run_on_rows, rule, p.device.xp, array, grad, buffers, numbers)
                 continue
             if now != ticks or array.dtype is not dtype or p.device is not device:
-                if batch:
-                    on(device, self._update, group, rule, batch, device.xp, ticks)
-                batch, ticks, dtype, device = [], now, array.dtype, p.device
+                ticks, dtype, device = now, array.dtype, p.device
+                batch = batches.setdefault((device, dtype, ticks), [])
             batch.append([array, grad.array, *buffers])
-        if batch:
+        for (device, _, ticks), batch in batches.items():
             on(device, self._update, group, rule, batch, device.xp, ticks)
 
     def _update(
@@ -126,11 +127,10 @@ class Elementwise(Optimizer):
     ) -> None:
         """Applies the rule to all parameters of a batch, each with its gradient and buffers."""
         dtype = batch[0][0].dtype
-        small = -1
-        if xp is np and dtype.char in "fd":
-            small = BLOCK
-            if self._has_native and sum(arrays[0].size for arrays in batch) >= NATIVE_SIZE:
-                batch = self._update_natively(group, batch, ticks)
+        library = library_for(xp, batch) if self._has_fused else None
+        if library is not None:
+            batch = self._update_with(library, group, batch, ticks)
+        small = BLOCK if xp is np and dtype.char in "fd" else -1
         numbers = constants(xp, dtype, self._coefficients(group, *ticks))
         for arrays in batch:
             if arrays[0].nbytes <= small:
@@ -138,18 +138,18 @@ class Elementwise(Optimizer):
             else:
                 run(rule, xp, arrays, numbers)
 
-    def _update_natively(
-        self, group: dict[str, Any], batch: list[list[Any]], ticks: Any
+    def _update_with(
+        self, library: Any, group: dict[str, Any], batch: list[list[Any]], ticks: Any
     ) -> list[list[Any]]:
-        """Lets the C++ library update what it can, in one pass; returns what is left."""
-        if self._native(group, ticks, *map(list, zip(*batch, strict=True))):
+        """Lets a library (`library_for`) update what it can, in one pass; returns what is left."""
+        if self._fused(library, group, ticks, *map(list, zip(*batch, strict=True))):
             return []
-        if len(batch) == 1 or native.lib() is None:
+        if len(batch) == 1:
             return batch
-        return [arrays for arrays in batch if self._update_natively(group, [arrays], ticks)]
+        return [arrays for arrays in batch if self._update_with(library, group, [arrays], ticks)]
 
-    def _native(self, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
-        """The C++ form of the rule, on parameters, gradients and buffers; whether it did it."""
+    def _fused(self, library: Any, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
+        """The library's form of the rule, on parameters, gradients, buffers; whether it did it."""
         raise NotImplementedError
 
     def _record_group(self, group: dict[str, Any]) -> None:
@@ -173,6 +173,14 @@ class Elementwise(Optimizer):
         if state:
             self.state[p] = state
         return state
+
+
+def library_for(xp: Any, batch: list[list[Any]]) -> Any:
+    """What can update a batch in one pass: on a GPU the kernels, the C++ library where it pays."""
+    if xp is not np:
+        return kernels
+    enough = sum(arrays[0].size for arrays in batch) >= NATIVE_SIZE
+    return native if enough and batch[0][0].dtype.char in "fd" and native.lib() else None
 
 
 def with_decay(rule: Rule, group: dict[str, Any]) -> Rule:

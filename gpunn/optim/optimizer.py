@@ -17,6 +17,7 @@ import numpy as np
 
 from gpunn import autograd, cuda, dtypes
 from gpunn.autograd import touch
+from gpunn.cuda.kernels import faults
 from gpunn.device import Device
 from gpunn.tensor import Tensor, wrap
 from gpunn.utils.hooks import RemovableHandle
@@ -219,11 +220,16 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no step(): write it in the subclass")
 
     def _evaluate(self, closure: Callable[[], Any] | None) -> Any:
-        """The loss that the closure computes, with gradients recorded."""
-        if closure is None:
-            return None
-        with autograd.enable_grad():
-            return closure()
+        """The loss that the closure computes, with gradients recorded.
+
+        Raises the error of a bad index that a kernel has met, before a step changes anything.
+        """
+        loss = None
+        if closure is not None:
+            with autograd.enable_grad():
+                loss = closure()
+        faults.raise_pending()
+        return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Removes the gradients of all parameters, or fills them with zeros.

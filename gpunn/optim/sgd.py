@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpunn import native
 from gpunn.optim.elementwise import Elementwise, Rule, number, zeros_like
 from gpunn.optim.optimizer import ParamsT, check_options
 from gpunn.tensor import Tensor
@@ -47,7 +46,7 @@ class SGD(Elementwise):
     """
 
     _scalars = ()
-    _has_native = True
+    _has_fused = True
 
     def __init__(
         self,
@@ -93,9 +92,9 @@ class SGD(Elementwise):
             return (lr,)
         return lr, momentum, 1.0 if first else 1 - group["dampening"]
 
-    def _native(self, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
+    def _fused(self, library: Any, group: dict[str, Any], ticks: Any, *columns: list[Any]) -> bool:
         params, grads, *buffers = columns
-        return native.sgd_step(
+        return library.sgd_step(
             params, grads, buffers[0] if buffers else None, lr=number(group, "lr"),
             momentum=group["momentum"], dampening=group["dampening"],
             weight_decay=number(group, "weight_decay"), nesterov=group["nesterov"],

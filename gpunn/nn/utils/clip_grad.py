@@ -12,6 +12,7 @@ import numpy as np
 
 from gpunn import dtypes, native
 from gpunn.autograd import touch
+from gpunn.cuda.kernels import optim as kernels
 from gpunn.optim.optimizer import on
 from gpunn.tensor import Tensor, wrap
 
@@ -99,14 +100,14 @@ def get_total_norm(
     if not tensors:
         return wrap(np.zeros((), dtypes.F32))
     device = tensors[0].device
-    total = on(device, _total, tensors, norm_type)
+    dtype = reduce(dtypes.promote_types, [t.dtype.to_real() for t in tensors])
+    total = on(device, _total, tensors, norm_type, dtype.numpy)
     if error_if_nonfinite and not np.isfinite(float(total)):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, "
             "so it cannot be clipped. To disable this error and scale the gradients by the "
             "non-finite norm anyway, set `error_if_nonfinite=False`"
         )
-    dtype = reduce(dtypes.promote_types, [t.dtype.to_real() for t in tensors])
     return wrap(device.xp.asarray(total, dtype=dtype.numpy), device)
 
 
@@ -123,15 +124,17 @@ def clip_grads_with_norm_(
     >>> round(p.grad.item(), 4)
     0.5
     """
-    xp, total = total_norm.device.xp, total_norm.array
-    if xp is np:
-        factor = float(max_norm) / (float(total) + 1e-6)
+    device, total, limit = total_norm.device, total_norm.array, float(max_norm)
+    grads = list(_grads(parameters))
+    if device.xp is np:
+        factor = limit / (float(total) + 1e-6)
         if factor >= 1:
             return
     else:  # a GPU is not waited for: it multiplies by 1
-        factor = xp.minimum(float(max_norm) / (total.astype(np.float32) + 1e-6), 1.0)
-    for grad in _grads(parameters):
-        here = factor if grad.device is total_norm.device else float(factor)
+        grads = on(device, _scaled_by_kernels, device, grads, total, limit)
+        factor = on(device, _factor, device.xp, total, limit) if grads else 1.0
+    for grad in grads:
+        here = factor if grad.device is device else float(factor)
         on(grad.device, _scale, grad.device.xp, grad.array, here)
         touch(grad)
 
@@ -164,6 +167,21 @@ def _grads(parameters: Tensors) -> Iterator[Tensor]:
             yield grad
 
 
+def _scaled_by_kernels(device: Any, grads: list[Tensor], total: Any, limit: float) -> list[Tensor]:
+    """Scales the gradients on a GPU, which looks at the norm itself; returns those not scaled."""
+    here = [g for g in grads if g.device is device]
+    if not kernels.scale_by_norm([g.array for g in here], total, limit):
+        return grads
+    for grad in here:
+        touch(grad)
+    return [g for g in grads if g.device is not device]
+
+
+def _factor(xp: Any, total: Any, limit: float) -> Any:
+    """The factor as an array on the GPU."""
+    return xp.minimum(limit / (total.astype(np.float64) + 1e-6), 1.0)
+
+
 def _scale(xp: Any, g: Any, factor: Any) -> None:
     wide = dtypes.F64 if g.dtype.char in "dD" else dtypes.F32  # half precision is rounded once
     xp.multiply(g, xp.asarray(factor, dtype=wide), out=g, casting="unsafe")
@@ -175,10 +193,14 @@ def _clamp(xp: Any, g: Any, limit: float) -> None:
     xp.maximum(g, -high, out=g)
 
 
-def _total(tensors: list[Tensor], p: float) -> Any:
+def _total(tensors: list[Tensor], p: float, dtype: Any) -> Any:
     """The norm of the tensors' norms; on a GPU without waiting for it, where it is but one."""
     device = tensors[0].device
     xp, one_gpu = device.xp, all(t.device is device for t in tensors) and device.xp is not np
+    if one_gpu:
+        total = kernels.total_norm([t.array for t in tensors], p, dtype)
+        if total is not None:
+            return total
     if p == 2 and all(t.device.xp is np for t in tensors):
         arrays = [t.array for t in tensors]
         enough = sum(a.size for a in arrays) >= NATIVE_SIZE

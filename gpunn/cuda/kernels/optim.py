@@ -1,0 +1,147 @@
+"""Optimizer steps, norms and clipping over many arrays at once through kernels/optim.cu.
+
+The twin of gpunn/native/optim.py. A launch takes up to 64 arrays, of any sizes. What works in place
+says whether it did: False, with nothing changed, where arrays have gaps or another dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gpunn.cuda.kernels import launch
+from gpunn.cuda.kernels.loader import FLOATS, Source
+
+Arrays = Sequence[Any]
+
+ARRAYS, BLOCK, CHUNK = 64, 256, 8192
+_source = Source("optim", T=FLOATS, ARRAYS=(ARRAYS,), BLOCK=(BLOCK,), CHUNK=(CHUNK,))
+_LAYOUT = np.dtype([("size", "i8", (ARRAYS,)), ("first", "i4", (ARRAYS + 1,))], align=True)
+_KINDS = {np.inf: 0, 1.0: 1, 2.0: 2}  # enum Kind of the kernel; 3: any other
+
+
+def sgd_step(
+    params: Arrays, grads: Arrays, buffers: Arrays | None, lr: float, momentum: float = 0.0,
+    dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False,
+    maximize: bool = False, first: bool = False,
+) -> bool:  # fmt: skip
+    """A step of torch.optim.SGD on all params; buffers (None without momentum) are set if first."""
+    if momentum == 0:
+        buffers = None
+    sign = -1.0 if maximize else 1.0
+    numbers = (sign, lr, weight_decay, momentum, 1 - dampening, nesterov, first)
+    return _step("sgd_step", numbers, params, grads, buffers)
+
+
+def adam_step(
+    params: Arrays, grads: Arrays, exp_avgs: Arrays, exp_avg_sqs: Arrays, step: float, lr: float,
+    beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0,
+    decoupled: bool = False, maximize: bool = False, max_exp_avg_sqs: Arrays | None = None,
+) -> bool:  # fmt: skip
+    """Step number `step` (from 1) of torch.optim.Adam on all params; AdamW if decoupled."""
+    shrink, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
+    numbers = (
+        -1.0 if maximize else 1.0, shrink, decay, 1 - beta1, beta2, 1 - beta2,
+        lr / (1 - beta1**step), (1 - beta2**step) ** -0.5, eps,
+    )  # fmt: skip
+    return _step("adam_step", numbers, params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs)
+
+
+def total_norm(arrays: Arrays, p: float, dtype: Any) -> Any:
+    """The p-norm of all elements together, a 0-dim array of `dtype`; None for p = 0 and -inf."""
+    if p == 0 or p == -np.inf or not all(_source.serves(T=a.dtype) for a in arrays):
+        return None
+    kind = _KINDS.get(p, 3)
+    launches: list[tuple[Any, Any, int]] = []
+    for same in _by_dtype([launch.contiguous(a) for a in arrays]):
+        for (part,), layout, chunks in _launches([same]):
+            launches.append((part, layout, chunks))
+    parts = launch.empty((max(1, sum(chunks for *_, chunks in launches)),), np.float64)
+    end = 0
+    for part, layout, chunks in launches:
+        start, end = end, end + chunks
+        kernel = _source.get("norm_parts", T=part[0].dtype)
+        kernel(launch.blocks(chunks, 1), BLOCK, (part, layout, kind, p, parts[start:end]))
+    total = launch.empty((), dtype)
+    _source.get("norm_total", T=total.dtype)(1, 1024, (parts, end, kind, p, total))
+    return total
+
+
+def scale_by_norm(arrays: Arrays, total: Any, max_norm: float) -> bool:
+    """Multiplies all arrays by max_norm / (total + 1e-6) where that is below 1; total is 0-dim."""
+    flat = [_in_order([a]) for a in arrays]
+    if not all(flat) or not all(_source.serves(T=a.dtype) for a in arrays):
+        return False
+    for same in _by_dtype([row[0] for row in flat if row]):
+        wide = np.float64 if same[0].dtype == np.float64 else np.float32
+        norm = total if total.dtype == wide else total.astype(wide)
+        kernel = _source.get("scale_by_norm", T=same[0].dtype)
+        for (part,), layout, chunks in _launches([same]):
+            kernel(launch.blocks(chunks, 1), BLOCK, (part, layout, norm, max_norm))
+    return True
+
+
+def _step(name: str, numbers: tuple[float, ...], *lists: Arrays | None) -> bool:
+    """Launches a step over lists of params, gradients and states (None: no such state)."""
+    present = [arrays for arrays in lists if arrays is not None]
+    if not present[0] or not _source.serves(T=present[0][0].dtype):
+        return False
+    rows = [_in_order(row) for row in zip(*present, strict=True)]
+    if not all(rows):
+        return False
+    kernel = _source.get(name, T=present[0][0].dtype)
+    missing: list[Any] = [[]] * (len(lists) - len(present))
+    for columns, layout, chunks in _launches(list(zip(*rows, strict=True))):  # type: ignore[arg-type]
+        args = (*columns, *missing, layout, *numbers)
+        kernel(launch.blocks(chunks, 1), BLOCK, args)
+    return True
+
+
+def _in_order(arrays: Arrays) -> Arrays | None:
+    """C-contiguous arrays of the same elements in one order: views, or a copy of the gradient.
+
+    None where the parameter or a state has gaps, or one differs from the others.
+    """
+    first = arrays[0]
+    if any(a.dtype != first.dtype or a.shape != first.shape for a in arrays):
+        return None
+    if all(a.flags.c_contiguous for a in arrays):
+        return arrays
+    axes = list(range(first.ndim))
+    if not first.flags.c_contiguous:  # a transposed or channels_last one: as its memory lies
+        axes.sort(key=lambda axis: -first.strides[axis])
+    views = [a.transpose(axes) for a in arrays]
+    if len(views) > 1:
+        views[1] = launch.contiguous(views[1])
+    return views if all(a.flags.c_contiguous for a in views) else None
+
+
+def _by_dtype(arrays: Arrays) -> list[list[Any]]:
+    """The arrays in lists of one dtype each."""
+    lists: dict[Any, list[Any]] = {}
+    for a in arrays:
+        lists.setdefault(a.dtype, []).append(a)
+    return list(lists.values())
+
+
+def _launches(columns: Sequence[Arrays]) -> Iterator[tuple[list[Any], Any, int]]:
+    """The columns of arrays in runs that a launch can take, their layout, the number of chunks."""
+    kept = [i for i, a in enumerate(columns[0]) if a.size]
+    for start in range(0, len(kept), ARRAYS):
+        run = kept[start : start + ARRAYS]
+        layout, chunks = _layout(tuple(columns[0][i].size for i in run))
+        yield [[column[i] for i in run] for column in columns], layout, chunks
+
+
+@lru_cache(maxsize=1024)
+def _layout(sizes: tuple[int, ...]) -> tuple[Any, int]:
+    """The kernel's `Layout` of arrays of these sizes, and how many chunks they have."""
+    layout = np.zeros((), _LAYOUT)
+    layout["size"][: len(sizes)] = sizes
+    ends = np.cumsum([-(-size // CHUNK) for size in sizes])
+    layout["first"][1:] = ends[-1]
+    layout["first"][1 : len(sizes) + 1] = ends
+    return layout, int(ends[-1])
