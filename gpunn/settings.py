@@ -1,7 +1,7 @@
 """Switches of PyTorch's that scripts set once: precision of products, determinism, warnings.
 
-They are kept and returned. Sums here have a fixed order wherever it does not say otherwise, and
-float32 is multiplied as float32, so most of them change nothing.
+Sums here have a fixed order wherever it does not say otherwise, and float32 is multiplied as
+float32, so most of them change nothing but what they return.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ def set_float32_matmul_precision(precision: str) -> None:
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
     """Whether operations must give the same bits each time; TypeError for what is no bool.
 
+    On the CPU they always do. On a GPU, sums at repeated indices (embedding gradients, index_add,
+    scatter_add, ...) take their fixed order, writes at repeated indices let the last one win, and
+    the few operations without a fixed form raise a RuntimeError, or warn with `warn_only`: running
+    sums and products of floats. New memory is filled (`gpunn.utils.deterministic`).
     Source: https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html
 
     >>> gpunn.use_deterministic_algorithms(False)
@@ -60,6 +64,22 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
             f"{type(mode).__name__}"
         )
     _now.deterministic, _now.warn_only = mode, warn_only
+
+
+def alert_not_deterministic(name: str) -> None:
+    """Called by an operation that has no deterministic form: raises or warns where one is asked."""
+    if not _now.deterministic:
+        return
+    words = f"{name} does not have a deterministic implementation, but you set "
+    if _now.warn_only:
+        words += "'torch.use_deterministic_algorithms(True, warn_only=True)'."
+        warnings.warn(words, stacklevel=4)
+        return
+    raise RuntimeError(
+        words + "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for "
+        "this operation, or use the 'warn_only=True' option, if that's acceptable for your "
+        "application."
+    )
 
 
 def are_deterministic_algorithms_enabled() -> bool:

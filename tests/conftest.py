@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import pytest
+from emulated import emulated  # noqa: F401
 
 from gpunn import cuda
 

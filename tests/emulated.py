@@ -21,6 +21,7 @@ import pytest
 from check import TOLERANCE, in_dtype, strided
 
 import gpunn
+from gpunn.cuda.kernels import faults
 
 # --- arrays -------------------------------------------------------------------------------
 
@@ -41,9 +42,8 @@ class ndarray(np.ndarray):  # noqa: N801
         return up(plain(self).copy(order=order))
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        if out is not None:
-            options["out"] = tuple(plain(x) for x in out)
-        made = getattr(ufunc, method)(*(plain(x) for x in inputs), **plain(options))
+        options = plain(options if out is None else {**options, "out": tuple(out)})
+        made = getattr(ufunc, method)(*(plain(x) for x in inputs), **options)
         return out[0] if out is not None and len(out) == 1 else up(made)
 
     def __array_function__(self, function, types, args, options):
@@ -119,10 +119,10 @@ class Pinned(bytearray):
 
     @classmethod
     def at(cls, address):
-        """The 40 bytes at an address inside pinned memory, or None."""
+        """The `Fault` at an address inside pinned memory, or None."""
         for start, memory in cls.known.items():
             if start <= address < start + len(memory):
-                return np.frombuffer(memory, np.uint8, 40, int(address) - start)
+                return np.frombuffer(memory, faults.RECORD, 1, int(address) - start)
         return None
 
 
@@ -151,11 +151,19 @@ class Function:
         self.inner(grid, block, tuple(ready), shared_mem=shared_mem)
 
 
+class CompileException(Exception):
+    """CuPy's error for a text that does not compile."""
+
+
 class RawModule:
     def __init__(self, **options):
         self.inner = emulator.RawModule(**options)
 
     def get_function(self, name):
+        try:
+            self.inner.compile()
+        except emulator.CompileError as error:
+            raise CompileException(str(error)) from None
         return Function(name, self.inner.get_function(name))
 
 
@@ -211,7 +219,11 @@ def device():
         pytest.skip(f"the CUDA emulator cannot run: {missing}")
     with fake_cupy.installed(module()):
         Function.launches.clear()
-        yield gpunn.device("cuda")
+        try:
+            yield gpunn.device("cuda")
+        finally:
+            if faults._records is not None:
+                faults._records["set"] = 0
 
 
 @pytest.fixture

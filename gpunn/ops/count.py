@@ -8,6 +8,7 @@ import numpy as np
 
 from gpunn.autograd.graph import namespace as ns
 from gpunn.ops._rows import half, refusal, same_device, write_out
+from gpunn.ops.accumulate import add_at
 from gpunn.ops.extreme import pair_type, write_pair
 from gpunn.tensor import Tensor, method, normal_dim, wrap
 
@@ -124,7 +125,12 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         raise RuntimeError("weights should be 1-d and have the same length as input")
     if not x.size:
         return wrap(input.device.xp.zeros(minlength, np.int64), input.device)
-    found = input.device.xp.bincount(x.astype(np.int64, copy=False), w, minlength)
+    xp, x = input.device.xp, x.astype(np.int64, copy=False)
+    if w is None or xp is np:
+        found = xp.bincount(x, w, minlength)
+    else:  # CuPy's adds in any order
+        found = xp.zeros(max(minlength, int(x.max()) + 1), np.float64)
+        add_at(found, (x,), w.astype(np.float64))
     if w is not None:
         found = found.astype(np.float32 if w.dtype == np.float32 else np.float64)
     return wrap(found, input.device)

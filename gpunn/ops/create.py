@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn import dtypes
+from gpunn import dtypes, settings
 from gpunn.device import Device, resolve, transfer
 from gpunn.dtypes import as_dtype
 from gpunn.layout import lay_out, preserve_format, strided
@@ -70,6 +70,15 @@ def place(name: str, dtype: Any, layout: Any, device: Any) -> tuple[Device, np.d
     return resolve(device), d.numpy
 
 
+def fresh(array: Any) -> Any:
+    """Memory that nothing was written to: filled where results must repeat."""
+    if settings.are_deterministic_algorithms_enabled():
+        from gpunn.utils.deterministic import filled
+
+        filled(array)
+    return array
+
+
 def _filled(name: str, summary: str, example: str) -> Any:
     def create(
         *sizes: Any, size: Any = None, out: Tensor | None = None, dtype: Any = None,
@@ -78,6 +87,8 @@ def _filled(name: str, summary: str, example: str) -> Any:
     ) -> Tensor:  # fmt: skip
         where, d = place(name, dtype, layout, device)
         array = getattr(where.xp, name)(shape_of(name, sizes, size), d)
+        if name == "empty":
+            fresh(array)
         if memory_format is not None:
             array = lay_out(array, memory_format)
         made = finish(array, where, requires_grad, out)
@@ -108,6 +119,8 @@ def _in_likeness(
     make = getattr(x.device.xp, name)
     where = x.device if device is None else resolve(device)
     array = make(x.array, dtype=x.array.dtype if dtype is None else as_dtype(dtype).numpy)
+    if name == "empty_like":
+        fresh(array)
     if wanted is not None:
         array = lay_out(array, wanted)
     if where is not x.device:
@@ -217,7 +230,7 @@ def empty_strided(
             f"strides={list(stride)}: strides must not be negative"
         )
     reach = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
-    memory = where.xp.empty(max(reach, 1), d)
+    memory = fresh(where.xp.empty(max(reach, 1), d))
     steps = tuple(s * d.itemsize for s in stride)
     array = np.ndarray(shape, d, memory, 0, steps) if where.xp is np else (
         where.xp.lib.stride_tricks.as_strided(memory, shape, steps)

@@ -13,6 +13,7 @@ from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32, F64
 from gpunn.ops._rows import cast, document, half, inplace, write_out
 from gpunn.ops.extreme import pair_at, pair_type
+from gpunn.settings import alert_not_deterministic
 from gpunn.tensor import Tensor, normal_dim
 
 _CumMax, _CumMin = pair_type("cummax"), pair_type("cummin")
@@ -62,6 +63,8 @@ def _running(name: str, input: Tensor, dim: int, dtype: Any) -> tuple[Tensor, An
     axis = normal_dim(dim, x.ndim)
     if x.dtype.kind in "biu" and dtype is None:
         x = x.astype(np.int64)
+    if type(x) is not np.ndarray and x.dtype.kind not in "biu":
+        alert_not_deterministic(f"{name}_cuda_kernel")
     wide = x.astype(F32) if half(x.dtype) else x
     y = getattr(ns(x), name)(wide, axis=axis, dtype=wide.dtype) if x.ndim else wide.copy()
     return input, y.astype(x.dtype, copy=False), axis
@@ -222,6 +225,8 @@ def logcumsumexp(input: Tensor, dim: int, *, out: Tensor | None = None) -> Tenso
         x = cast(x, dtypes.get_default_dtype().numpy)
     a = x.array
     axis = normal_dim(dim, a.ndim)
+    if type(a) is not np.ndarray:
+        alert_not_deterministic("logcumsumexp_cuda_kernel")
     if a.ndim == 0:
         made = x.clone()
     else:

@@ -34,6 +34,7 @@ from gpunn.ops.index_key import (
     take_key,
     width_of,
 )  # fmt: skip
+from gpunn.ops.overwrite import write_at_key
 from gpunn.ops.strided import OVERLAP, SMALL
 from gpunn.ops.views import expand, expand_error, reshape
 from gpunn.tensor import Tensor, address, method, root, wrap
@@ -171,7 +172,7 @@ def put(x: Tensor, key: Any, values: Tensor, accumulate: bool) -> Tensor:
     if accumulate:
         add_at(y, key, values.array)
     else:
-        y[key] = values.array
+        write_at_key(y, key, values.array)
     return result(y, x, _put_vjp, (x, values), (key, accumulate, values.array.shape))
 
 
@@ -395,7 +396,7 @@ def write_at(x: Tensor, key: Key, source: Tensor, accumulate: bool) -> None:
         if accumulate:
             add_at(a, key, source.array)
         else:
-            a[key] = source.array
+            write_at_key(a, key, source.array)
     except IndexError:
         raise advanced_error(key, a.shape) from None
     except ValueError:

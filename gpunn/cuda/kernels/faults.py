@@ -17,7 +17,7 @@ from gpunn.cuda import detect
 
 _SLOTS = 64
 # `Fault` of common.cuh.
-_RECORD = np.dtype([("set", "i4"), ("reserved", "i4"), ("value", "i8"), ("position", "i8"),
+RECORD = np.dtype([("set", "i4"), ("reserved", "i4"), ("value", "i8"), ("position", "i8"),
                     ("limit", "i8")])  # fmt: skip
 _LATE = (
     " (met on the GPU by an operation before this one; gpunn.cuda.set_sync_debug(True) raises at "
@@ -56,7 +56,7 @@ class Slot:
 
     def pointer(self) -> Any:
         """The address that the kernel gets; host and device share it."""
-        return np.uint64(_memory.ptr + self.number * _RECORD.itemsize)
+        return np.uint64(_memory.ptr + self.number * RECORD.itemsize)
 
 
 def slot(name: str) -> Slot:
@@ -64,9 +64,9 @@ def slot(name: str) -> Slot:
     global _memory, _records, _owner
     cupy = detect.load()
     if _owner is not cupy:
-        size = _SLOTS * _RECORD.itemsize
+        size = _SLOTS * RECORD.itemsize
         _memory = cupy.cuda.alloc_pinned_memory(size)
-        _records = np.frombuffer(_memory, np.uint8, size).view(_RECORD)
+        _records = np.frombuffer(_memory, np.uint8, size).view(RECORD)
         _records.view(np.uint8)[:] = 0
         _owner = cupy
         _slots.clear()

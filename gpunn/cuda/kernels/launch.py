@@ -31,7 +31,7 @@ _DTYPES = {
     "size_t": np.dtype(np.uint64),
 }  # fmt: skip
 _TYPEDEF = re.compile(
-    r"^\s*(?:typedef\s+([\w ]+?)\s+(\w+)|using\s+(\w+)\s*=\s*([\w ]+?))\s*;", re.M
+    r"\b(?:typedef\s+([\w ]+?)\s+(\w+)|using\s+(\w+)\s*=\s*([\w ]+?))\s*;"
 )
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
 _FILE = re.compile(r'^#line 1 "(.+?)"', re.M)

@@ -1,0 +1,93 @@
+"""A bad index on the device: the CPU's error, nothing harmed, no waiting."""
+
+import emulated as emulation
+import numpy as np
+import pytest
+
+import gpunn
+from gpunn.cuda.kernels import faults
+
+
+def picks(values, device):
+    return gpunn.tensor(values, device=device)
+
+
+OPERATIONS = [
+    ("gather", lambda x, i: gpunn.gather(x, 0, i), RuntimeError, [0, 9, 1], "index 9"),
+    ("take", lambda x, i: gpunn.take(x, i), IndexError, [0, -7, 1], "index -7"),
+    ("index_select", lambda x, i: gpunn.index_select(x, 0, i), IndexError, [3, 0, 5], "index 5"),
+    ("index", lambda x, i: x[i], IndexError, [0, 1, 4], "index 4"),
+    ("scatter", lambda x, i: gpunn.scatter(x, 0, i, 1.0), RuntimeError, [0, -1, 2], "index -1"),
+    ("index_add", lambda x, i: x.index_add(0, i, gpunn.ones(3, device=x.device)), RuntimeError,
+     [0, 8, 2], "index 8"),
+    ("index_fill", lambda x, i: x.index_fill(0, i, 2.0), IndexError, [0, -5, 2], "index -5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, f, kind, bad, words", OPERATIONS, ids=[o[0] for o in OPERATIONS])
+def test_a_bad_index_is_the_cpus_error_when_the_host_looks(
+    emulated, name, f, kind, bad, words
+):
+    x = gpunn.arange(4.0)
+    with pytest.raises(kind, match=words):
+        f(x, picks(bad, "cpu"))
+    there = x.to(emulated)
+    made = f(there, picks(bad, emulated))  # goes on
+    with pytest.raises(kind, match=words):
+        made.cpu()
+    assert there.tolist() == [0.0, 1.0, 2.0, 3.0]  # unharmed, and the error is told once
+    good = [0, 3, 1]
+    np.testing.assert_array_equal(
+        f(there, picks(good, emulated)).cpu().numpy(), f(x, picks(good, "cpu")).numpy()
+    )
+
+
+LOOKS = [lambda t: t.item(), lambda t: t.tolist(), repr, lambda t: gpunn.cuda.synchronize(), bool]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_way_to_look_raises(emulated, look):
+    x = gpunn.ones(3, device=emulated)
+    made = x[picks([7], emulated)]
+    with pytest.raises(IndexError, match=r"index 7 .* size 3.*set_sync_debug"):
+        look(made)
+
+
+def test_sync_debug_raises_at_the_line(emulated):
+    x = gpunn.ones(3, device=emulated)
+    gpunn.cuda.set_sync_debug(True)
+    try:
+        with pytest.raises(IndexError, match="index 7") as caught:
+            x[picks([7], emulated)]
+        assert "set_sync_debug" not in str(caught.value)
+    finally:
+        gpunn.cuda.set_sync_debug(False)
+
+
+def test_an_optimizer_step_looks_before_it_changes_anything(emulated):
+    w = gpunn.ones(3, device=emulated, requires_grad=True)
+    optimizer = gpunn.optim.SGD([w], lr=1.0)
+    w[picks([5], emulated)].sum().backward()
+    with pytest.raises(IndexError, match="index 5"):
+        optimizer.step()
+    assert w.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_no_bad_index_costs_no_waiting(emulated):
+    log = emulation.module().cuda.runtime.log
+    x = gpunn.ones(3, device=emulated)
+    before = len(log)
+    x[picks([2, 0], emulated)].sum()
+    assert not [entry for entry in log[before:] if "synchronize" in entry[0]]
+
+
+def test_the_first_of_several_is_told_with_its_place(emulated):
+    x = gpunn.ones(10, device=emulated)
+    index = picks([[1, 2], [3, 12]], emulated)
+    with pytest.raises(IndexError, match="index 12 .* size 10.*flat position 3"):
+        x[index].cpu()
+
+
+def test_sync_debug_takes_a_bool():
+    with pytest.raises(TypeError, match="must be bool, not int"):
+        faults.set_sync_debug(1)
