@@ -114,7 +114,7 @@ class Parameter:
         assert match, text
         kind, self.name = " ".join(match[1].split()), match[2]
         self.words = f"{kind} {self.name}"
-        self.writes = "*" in kind and "const" not in kind.split("*")[0].split()
+        self.writes = "*" in kind and not re.search(r"\bconst\b", kind.split("*")[0])
         plain = re.sub(r"\bconst\b", " ", kind)
         table = re.fullmatch(r"\s*Pointers\s*<(.+)>\s*", plain)
         self.kind = "table" if table else "array" if "*" in plain else "value"
