@@ -57,6 +57,13 @@ from gpunn.dtypes import float_ as float  # noqa: E402, A004
 from gpunn.dtypes import int_ as int  # noqa: E402, A004
 from gpunn.layout import *  # noqa: E402, F403
 from gpunn.nn.activation import relu, relu_  # noqa: E402
+from gpunn.nn.aten_norm import (  # noqa: E402
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
 from gpunn.nn.conv import conv1d, conv2d, conv3d  # noqa: E402
 from gpunn.nn.distance import cdist  # noqa: E402
 from gpunn.nn.dropout import dropout  # noqa: E402

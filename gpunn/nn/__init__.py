@@ -26,9 +26,20 @@ from gpunn.nn.cross_entropy import NLLLoss as NLLLoss
 from gpunn.nn.dropout import Dropout as Dropout
 from gpunn.nn.embedding import Embedding as Embedding
 from gpunn.nn.embedding import EmbeddingBag as EmbeddingBag
+from gpunn.nn.group_norm import GroupNorm as GroupNorm
+from gpunn.nn.instance_norm import InstanceNorm1d as InstanceNorm1d
+from gpunn.nn.instance_norm import InstanceNorm2d as InstanceNorm2d
+from gpunn.nn.instance_norm import InstanceNorm3d as InstanceNorm3d
+from gpunn.nn.instance_norm import LazyInstanceNorm1d as LazyInstanceNorm1d
+from gpunn.nn.instance_norm import LazyInstanceNorm2d as LazyInstanceNorm2d
+from gpunn.nn.instance_norm import LazyInstanceNorm3d as LazyInstanceNorm3d
+from gpunn.nn.layer_norm import LayerNorm as LayerNorm
+from gpunn.nn.layer_norm import RMSNorm as RMSNorm
 from gpunn.nn.linear import Bilinear as Bilinear
 from gpunn.nn.linear import LazyLinear as LazyLinear
 from gpunn.nn.linear import Linear as Linear
+from gpunn.nn.local_response_norm import CrossMapLRN2d as CrossMapLRN2d
+from gpunn.nn.local_response_norm import LocalResponseNorm as LocalResponseNorm
 from gpunn.nn.loss import BCELoss as BCELoss
 from gpunn.nn.loss import BCEWithLogitsLoss as BCEWithLogitsLoss
 from gpunn.nn.loss import MSELoss as MSELoss
@@ -36,6 +47,9 @@ from gpunn.nn.module import Module as Module
 from gpunn.nn.norm import BatchNorm1d as BatchNorm1d
 from gpunn.nn.norm import BatchNorm2d as BatchNorm2d
 from gpunn.nn.norm import BatchNorm3d as BatchNorm3d
+from gpunn.nn.norm import LazyBatchNorm1d as LazyBatchNorm1d
+from gpunn.nn.norm import LazyBatchNorm2d as LazyBatchNorm2d
+from gpunn.nn.norm import LazyBatchNorm3d as LazyBatchNorm3d
 from gpunn.nn.parameter import Buffer as Buffer
 from gpunn.nn.parameter import Parameter as Parameter
 from gpunn.nn.parameter import UninitializedBuffer as UninitializedBuffer
@@ -47,6 +61,10 @@ from gpunn.nn.shape import Identity as Identity
 from gpunn.nn.shape import Unflatten as Unflatten
 from gpunn.nn.softmax import LogSoftmax as LogSoftmax
 from gpunn.nn.softmax import Softmax as Softmax
+from gpunn.nn.switchable_norm import SwitchableNorm1d as SwitchableNorm1d
+from gpunn.nn.switchable_norm import SwitchableNorm2d as SwitchableNorm2d
+from gpunn.nn.switchable_norm import SwitchableNorm3d as SwitchableNorm3d
+from gpunn.nn.sync_norm import SyncBatchNorm as SyncBatchNorm
 
 from gpunn.nn import modules as modules  # isort: skip  (names what is above)
 

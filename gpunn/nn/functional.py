@@ -14,8 +14,13 @@ from gpunn.nn.distance import normalize as normalize
 from gpunn.nn.dropout import dropout as dropout
 from gpunn.nn.embedding import embedding as embedding
 from gpunn.nn.embedding import embedding_bag as embedding_bag
+from gpunn.nn.group_norm import group_norm as group_norm
+from gpunn.nn.instance_norm import instance_norm as instance_norm
+from gpunn.nn.layer_norm import layer_norm as layer_norm
+from gpunn.nn.layer_norm import rms_norm as rms_norm
 from gpunn.nn.linear import bilinear as bilinear
 from gpunn.nn.linear import linear as linear
+from gpunn.nn.local_response_norm import local_response_norm as local_response_norm
 from gpunn.nn.loss import binary_cross_entropy as binary_cross_entropy
 from gpunn.nn.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from gpunn.nn.loss import mse_loss as mse_loss

@@ -13,11 +13,15 @@ from gpunn import native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import needs as recorded
 from gpunn.autograd.graph import result, touch, vjp
+from gpunn.cuda.kernels import batch_norm as kernels
 from gpunn.dtypes import F32
+from gpunn.nn import init
+from gpunn.nn.lazy import LazyModuleMixin
 from gpunn.nn.module import Module
-from gpunn.nn.parameter import Parameter
-from gpunn.ops._rows import half
-from gpunn.ops.create import ones, tensor, zeros
+from gpunn.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
+from gpunn.nn.row_norm import check_channels, check_types
+from gpunn.ops._rows import cast, half
+from gpunn.ops.create import empty, ones, tensor, zeros
 from gpunn.tensor import Tensor, wrap
 
 
@@ -30,8 +34,22 @@ def _axes(ndim: int) -> tuple[int, ...]:
     return (0, *range(2, ndim))
 
 
-def _statistics(x: Any) -> tuple[Any, Any]:
-    """The mean and the biased variance of each channel of a raw array."""
+def _wide(dtype: Any) -> Any:
+    """The dtype of statistics: float32 for 16 bits."""
+    return F32 if half(dtype) else dtype
+
+
+def _to(a: Any, dtype: Any) -> Any:
+    return None if a is None else a.astype(dtype, copy=False)
+
+
+def statistics(x: Any) -> tuple[Any, Any]:
+    """The mean and the biased variance of each channel of a raw array, in float32 at least."""
+    if type(x) is not np.ndarray:
+        both = kernels.batch_norm_stats(x)
+        if both is not None:
+            return both
+    x = _to(x, _wide(x.dtype))
     if type(x) is np.ndarray:
         both = native.batch_norm_stats(x)
         if both is not None:
@@ -42,20 +60,24 @@ def _statistics(x: Any) -> tuple[Any, Any]:
     return mean, (centred * centred).mean(axis=axes)
 
 
-def _apply(x: Any, scale: Any, shift: Any) -> Any:
-    """x * scale + shift by channel."""
+def scaled(x: Any, scale: Any, shift: Any) -> Any:
+    """x * scale + shift by channel, in x's dtype; scale and shift are wide."""
+    y, wide = None, _to(x, scale.dtype) if type(x) is np.ndarray else x
     if type(x) is np.ndarray:
-        y = native.batch_norm_apply(x, scale, shift)
-        if y is not None:
-            return y
-    return x * _by_channel(scale, x.ndim) + _by_channel(shift, x.ndim)
+        y = native.batch_norm_apply(wide, scale, shift)
+    else:
+        y = kernels.batch_norm_apply(x, scale, shift)
+    if y is None:
+        y = _to(x, scale.dtype) * _by_channel(scale, x.ndim) + _by_channel(shift, x.ndim)
+    return _to(y, x.dtype)
 
 
 def _composed(
     x: Tensor, weight: Any, bias: Any, mean: Any, rstd: Any, training: bool, eps: float
 ) -> Tensor:
     """The same in plain operations."""
-    ndim = x.array.ndim
+    ndim, dtype = x.array.ndim, x.array.dtype
+    x = cast(x, _wide(dtype))
     if training:
         average = x.mean(_axes(ndim), keepdim=True)
         centred = x - average
@@ -64,7 +86,7 @@ def _composed(
         y = (x - wrap(_by_channel(mean, ndim), x.device)) * wrap(_by_channel(rstd, ndim), x.device)
     if weight is not None:
         y = y * _by_channel(weight, ndim)
-    return y if bias is None else y + _by_channel(bias, ndim)
+    return cast(y if bias is None else y + _by_channel(bias, ndim), dtype)
 
 
 @vjp((0, 1, 2, None, None, None, None), composed=_composed, masked=True,
@@ -73,18 +95,25 @@ def _batch_norm_vjp(
     g: Any, x: Any, weight: Any, bias: Any, mean: Any, rstd: Any, training: bool, eps: float,
     needs: Any,
 ) -> Any:  # fmt: skip
-    if half(x.dtype):
-        g32, x32, w32 = (None if a is None else a.astype(F32) for a in (g, x, weight))
-        gs = _gradients(g32, x32, w32, mean, rstd, training, needs)
-        return tuple(None if a is None else a.astype(x.dtype) for a in gs)
-    return _gradients(g, x, weight, mean, rstd, training, needs)
+    gs = _gradients(g, x, weight, bias, mean, rstd, training, tuple(needs))
+    likes = (x, weight, bias)
+    return tuple(None if a is None else _to(a, b.dtype) for a, b in zip(gs, likes, strict=True))
 
 
 def _gradients(
-    g: Any, x: Any, weight: Any, mean: Any, rstd: Any, training: bool, needs: Any
-) -> tuple[Any, Any, Any]:
+    g: Any, x: Any, weight: Any, bias: Any, mean: Any, rstd: Any, training: bool,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Any, Any, Any]:  # fmt: skip
+    if type(x) is not np.ndarray:
+        like = weight if bias is None else bias
+        gs = kernels.batch_norm_backward(
+            x, g, weight, mean, rstd, training, needs, None if like is None else like.dtype
+        )
+        if gs is not None:
+            return gs
+    g, x, weight = (_to(a, _wide(x.dtype)) for a in (g, x, weight))
     if type(x) is np.ndarray:
-        gs = native.batch_norm_backward(x, g, weight, mean, rstd, training, tuple(needs))
+        gs = native.batch_norm_backward(x, g, weight, mean, rstd, training, needs)
         if gs is not None:
             return gs
     axes, n = _axes(x.ndim), x.size // x.shape[1]
@@ -106,9 +135,11 @@ def batch_norm(
 ) -> Tensor:  # fmt: skip
     """(x - mean) / sqrt(variance + eps) * weight + bias, by channel.
 
-    Shapes: input (N, C, ...), the others (C,). In training mean and (biased) variance are those
-    of the batch, and the running ones move towards them by `momentum` (the variance unbiased);
-    otherwise the running ones are used. ValueError for a batch of one value a channel.
+    Shapes: input (N, C, ...), the others (C,). dtypes: floating; a 16-bit input takes the others
+    in its own dtype or in float32. In training mean and (biased) variance are those of the batch,
+    and the running ones move towards them by `momentum` (the variance unbiased); otherwise the
+    running ones are used. ValueError for a batch of one value a channel, RuntimeError for shapes
+    and dtypes that do not fit.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.batch_norm.html
 
     >>> F.batch_norm(gpunn.tensor([[1.0], [3.0]]), None, None, training=True)
@@ -117,64 +148,87 @@ def batch_norm(
     """
     x = input.array
     if x.size == 0:
-        return input.clone()  # nothing to normalise, and the running statistics stay
+        return _empty_batch(input, weight, bias)
+    _check_batch_norm(input, training, eps)
+    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight,
+             "bias": bias}  # fmt: skip
+    check_channels(
+        "batch_norm", x.shape[1], given,
+        lambda key, t: f"{key} should contain {x.shape[1]} elements not {t.array.size}",
+    )  # fmt: skip
+    check_types("batch_norm", input, given)
+    if not training and (running_mean is None or running_var is None):
+        raise RuntimeError("Expected running_mean and running_var to be defined when "
+                           "training=False")  # fmt: skip
+    old_mean, old_var, w, b = (None if t is None else t.array for t in given.values())
+    y, mean, rstd = _forward(x, w, b, old_mean, old_var, training, momentum, eps)
+    if training:
+        for t in (running_mean, running_var):
+            if t is not None:
+                touch(t)
+    if not (recorded(input) or recorded(weight) or recorded(bias)):
+        return result(y, input)
+    saved = (x, w, b, mean, rstd, training, eps)
+    return result(y, input, _batch_norm_vjp, (input, weight, bias), saved)
+
+
+def _check_batch_norm(input: Tensor, training: bool, eps: float) -> None:
+    x = input.array
     if x.ndim < 2:
         raise IndexError(
             "Dimension out of range (expected to be in range of [-1, 0], but got 1): batch_norm "
             f"takes (N, C, ...), got {list(x.shape)}"
         )
-    if eps < 0 or (training and eps == 0):
-        kind = "positive during training" if training else "non-negative"
-        raise ValueError(f"batch_norm eps must be {kind}, but got {eps}")
-    count = x.size // x.shape[1]
-    if training and count <= 1:
+    if training and x.size // x.shape[1] <= 1:
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size {input.shape}"
         )
-    for name, t in (("running_mean", running_mean), ("running_var", running_var),
-                    ("weight", weight), ("bias", bias)):  # fmt: skip
-        if t is not None and t.array.shape != (x.shape[1],):
-            raise RuntimeError(
-                f"{name} should contain {x.shape[1]} elements not {t.array.size}"
-            )
-    wide = x.astype(F32) if half(x.dtype) else x
-    if training:
-        mean, variance = _statistics(wide)
-        _move(running_mean, running_var, mean, variance, momentum, count)
-    else:
-        if running_mean is None or running_var is None:
-            raise RuntimeError("Expected running_mean and running_var to be defined when "
-                               "training=False")  # fmt: skip
-        mean = running_mean.array.astype(wide.dtype)
-        variance = running_var.array.astype(wide.dtype)
-    rstd = (1 / ns(x).sqrt(variance + eps)).astype(wide.dtype, copy=False)
-    scale = rstd if weight is None else rstd * weight.array.astype(wide.dtype, copy=False)
-    shift = -mean * scale
-    if bias is not None:
-        shift = shift + bias.array.astype(wide.dtype, copy=False)
-    y = _apply(wide, scale, shift).astype(x.dtype, copy=False)
-    if not (recorded(input) or recorded(weight) or recorded(bias)):
-        return result(y, input)
-    saved = (x, _raw(weight), _raw(bias), mean, rstd, training, eps)
-    return result(y, input, _batch_norm_vjp, (input, weight, bias), saved)
+    if eps < 0 or (training and eps == 0):
+        kind = "positive during training" if training else "non-negative"
+        raise ValueError(f"batch_norm eps must be {kind}, but got {eps}")
 
 
-def _raw(t: Tensor | None) -> Any:
-    return None if t is None else t.array
-
-
-def _move(
-    running_mean: Any, running_var: Any, mean: Any, variance: Any, momentum: float, count: int
-) -> None:
-    """Moves the running statistics towards the batch's, in place."""
-    for t, v in ((running_mean, mean), (running_var, variance * (count / (count - 1)))):
+def _empty_batch(input: Tensor, weight: Any, bias: Any) -> Tensor:
+    """Nothing to normalise: the running statistics stay, the parameters' gradients are 0."""
+    y = input.clone()  # type: ignore[attr-defined]
+    for t in (weight, bias):
         if t is not None:
-            t.array[...] = t.array * (1 - momentum) + (momentum * v).astype(t.array.dtype)
-            touch(t)
+            y = y * _by_channel(t, y.ndim).to(y.dtype)
+    return y
 
 
-class _BatchNorm(Module):
-    """What BatchNorm1d, BatchNorm2d and BatchNorm3d share."""
+def _forward(
+    x: Any, w: Any, b: Any, old_mean: Any, old_var: Any, training: bool, momentum: float, eps: float
+) -> tuple[Any, Any, Any]:
+    """(y, mean, rstd) of raw arrays; in training the running statistics move, in place."""
+    if type(x) is not np.ndarray:
+        found = kernels.batch_norm_forward(x, w, b, old_mean, old_var, training, momentum, eps)
+        if found is not None:
+            return found
+    wide = _wide(x.dtype)
+    if training:
+        mean, variance = statistics(x)
+        move(old_mean, old_var, mean, variance, momentum, x.size // x.shape[1])
+    else:
+        mean, variance = old_mean.astype(wide), old_var.astype(wide)
+    rstd = _to(1 / ns(x).sqrt(variance + eps), wide)
+    scale = rstd if w is None else rstd * _to(w, wide)
+    shift = -mean * scale
+    return scaled(x, scale, shift if b is None else shift + _to(b, wide)), mean, rstd
+
+
+def move(
+    running_mean: Any, running_var: Any, mean: Any, variance: Any, momentum: float, count: Any
+) -> None:
+    """Moves the running statistics, raw arrays or None, towards those of `count` values a channel.
+    """
+    for old, new in ((running_mean, mean), (running_var, variance * (count / (count - 1)))):
+        if old is not None:
+            old[...] = _to(old, new.dtype) * (1 - momentum) + momentum * new
+
+
+class _NormBase(Module):
+    """Parameters and running statistics of batch and instance normalisation."""
 
     __constants__ = ["track_running_stats", "momentum", "eps", "num_features", "affine"]
     _version = 2
@@ -194,13 +248,14 @@ class _BatchNorm(Module):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         make = {"device": device, "dtype": dtype}
-        self.register_parameter("weight", Parameter(ones(num_features, **make)) if affine else None)
-        shift = Parameter(zeros(num_features, **make)) if affine and bias else None
-        self.register_parameter("bias", shift)
+        for name, wanted in (("weight", affine), ("bias", affine and bias)):
+            values = Parameter(empty(num_features, **make)) if wanted else None
+            self.register_parameter(name, values)
         tracked = track_running_stats
         self.register_buffer("running_mean", zeros(num_features, **make) if tracked else None)
         self.register_buffer("running_var", ones(num_features, **make) if tracked else None)
         self.register_buffer("num_batches_tracked", tensor(0, device=device) if tracked else None)
+        self.reset_parameters()
 
     def reset_running_stats(self) -> None:
         """Mean 0, variance 1, no batches seen."""
@@ -213,29 +268,14 @@ class _BatchNorm(Module):
         """The running statistics as at first, weights 1, biases 0."""
         self.reset_running_stats()
         if self.affine:
-            self.weight.data.fill_(1)
+            init.ones_(self.weight)
             if self.bias is not None:
-                self.bias.data.zero_()
+                init.zeros_(self.bias)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim not in self.dims:
             wanted = " or ".join(f"{d}D" for d in self.dims)
             raise ValueError(f"expected {wanted} input (got {input.ndim}D input)")
-
-    def forward(self, input: Tensor) -> Tensor:
-        self._check_input_dim(input)
-        tracked = self.track_running_stats
-        factor = 0.0 if self.momentum is None else self.momentum
-        if self.training and tracked and self.num_batches_tracked is not None:
-            self.num_batches_tracked.array[...] += 1
-            if self.momentum is None:
-                factor = 1.0 / float(self.num_batches_tracked)
-        by_batch = self.training or (self.running_mean is None and self.running_var is None)
-        use = not self.training or tracked
-        return batch_norm(
-            input, self.running_mean if use else None, self.running_var if use else None,
-            self.weight, self.bias, by_batch, factor, self.eps,
-        )  # fmt: skip
 
     def extra_repr(self) -> str:
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
@@ -249,6 +289,66 @@ class _BatchNorm(Module):
         if (version is None or version < 2) and self.track_running_stats and key not in state_dict:
             state_dict[key] = self.num_batches_tracked  # older files do not have it
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+class _BatchNorm(_NormBase):
+    """What BatchNorm1d, BatchNorm2d and BatchNorm3d share."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        factor = self._count_batch()
+        use = not self.training or self.track_running_stats
+        return batch_norm(
+            input, self.running_mean if use else None, self.running_var if use else None,
+            self.weight, self.bias, self._uses_the_batch(), factor, self.eps,
+        )  # fmt: skip
+
+    def _count_batch(self) -> float:
+        """Counts a batch in training; the share that it gets in the running statistics."""
+        counter = self.num_batches_tracked
+        if self.training and self.track_running_stats and counter is not None:
+            counter.add_(1)
+            if self.momentum is None:
+                return 1.0 / float(counter)
+        return 0.0 if self.momentum is None else self.momentum
+
+    def _uses_the_batch(self) -> bool:
+        """Whether the statistics are the batch's: in training, or where none are kept."""
+        return self.training or (self.running_mean is None and self.running_var is None)
+
+
+class _LazyNormBase(LazyModuleMixin, _NormBase):
+    """A normalisation that takes `num_features` from its first input."""
+
+    def __init__(
+        self, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        track_running_stats: bool = True, device: Any = None, dtype: Any = None, *,
+        bias: bool = True,
+    ):  # fmt: skip
+        super().__init__(0, eps, momentum, False, False, device, dtype, bias=False)
+        self.affine, self.track_running_stats = affine, track_running_stats
+        if affine:
+            self.weight = UninitializedParameter(device=device, dtype=dtype)
+            if bias:
+                self.bias = UninitializedParameter(device=device, dtype=dtype)
+        if track_running_stats:
+            self.running_mean = UninitializedBuffer(device=device, dtype=dtype)
+            self.running_var = UninitializedBuffer(device=device, dtype=dtype)
+            self.num_batches_tracked = tensor(0, device=device)
+
+    def reset_parameters(self) -> None:
+        """The running statistics as at first, weights 1, biases 0, once the shape is known."""
+        if not self.has_uninitialized_params() and self.num_features != 0:
+            super().reset_parameters()
+
+    def initialize_parameters(self, input: Tensor) -> None:
+        """Takes the number of channels from the first input."""
+        if self.has_uninitialized_params():
+            self.num_features = input.shape[1]
+            for t in (self.weight, self.bias, self.running_mean, self.running_var):
+                if t is not None:
+                    t.materialize((self.num_features,))
+            self.reset_parameters()
 
 
 class BatchNorm1d(_BatchNorm):
@@ -291,3 +391,48 @@ class BatchNorm3d(_BatchNorm):
     """
 
     dims = (5,)
+
+
+class LazyBatchNorm1d(_LazyNormBase, _BatchNorm):
+    """A BatchNorm1d that takes `num_features` from its first input (N, C) or (N, C, L).
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LazyBatchNorm1d.html
+
+    >>> layer = nn.LazyBatchNorm1d()
+    >>> _ = layer(gpunn.randn(4, 3))
+    >>> layer.num_features
+    3
+    """
+
+    dims = BatchNorm1d.dims
+    cls_to_become = BatchNorm1d
+
+
+class LazyBatchNorm2d(_LazyNormBase, _BatchNorm):
+    """A BatchNorm2d that takes `num_features` from its first input (N, C, H, W).
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LazyBatchNorm2d.html
+
+    >>> layer = nn.LazyBatchNorm2d()
+    >>> _ = layer(gpunn.randn(2, 3, 4, 4))
+    >>> layer.num_features
+    3
+    """
+
+    dims = BatchNorm2d.dims
+    cls_to_become = BatchNorm2d
+
+
+class LazyBatchNorm3d(_LazyNormBase, _BatchNorm):
+    """A BatchNorm3d that takes `num_features` from its first input (N, C, D, H, W).
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LazyBatchNorm3d.html
+
+    >>> layer = nn.LazyBatchNorm3d()
+    >>> _ = layer(gpunn.randn(2, 3, 2, 4, 4))
+    >>> layer.num_features
+    3
+    """
+
+    dims = BatchNorm3d.dims
+    cls_to_become = BatchNorm3d

@@ -70,6 +70,8 @@ OPERATIONS = {
         nn.functional.conv3d nn.functional.cross_entropy nn.functional.dropout
         nn.functional.embedding nn.functional.embedding_bag nn.functional.linear
         nn.functional.max_pool2d nn.functional.mse_loss nn.functional.nll_loss
+        nn.functional.batch_norm nn.functional.group_norm nn.functional.instance_norm
+        nn.functional.layer_norm nn.functional.local_response_norm nn.functional.rms_norm
         nn.functional.normalize nn.functional.one_hot nn.functional.pad nn.functional.relu
         """,
 }
@@ -77,7 +79,8 @@ OPERATIONS = {
 MODULES = """
     Linear Bilinear LazyLinear Embedding EmbeddingBag Conv1d Conv2d Conv3d MaxPool2d AvgPool2d
     ReLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
-    BCEWithLogitsLoss Identity Flatten Unflatten
+    BCEWithLogitsLoss Identity Flatten Unflatten BatchNorm1d BatchNorm2d BatchNorm3d GroupNorm
+    InstanceNorm1d InstanceNorm2d InstanceNorm3d LayerNorm LocalResponseNorm RMSNorm
     """
 
 OPTIMIZERS = "SGD Adam AdamW Adagrad Adadelta Adamax NAdam RAdam RMSprop Rprop ASGD LBFGS"
@@ -117,6 +120,8 @@ TOLERANCE_FACTOR: dict[str, dict[str, float]] = {
     "linalg.householder_product": {"float32": 20},
     # Products of three factors whose singular values nearly meet.
     "svd_lowrank": {"complex64": 20},
+    # PyTorch keeps sums of squares of deviations in bfloat16 on their way to running_var.
+    "nn.functional.instance_norm": {"bfloat16": 10},
     # The Newton-Schulz iteration runs in bfloat16: its rounding depends on the order of sums.
     "optim.Muon": {"float64": 1e5, "float32": 1e3},
     # Near the minimum its state holds differences of nearly equal numbers.
