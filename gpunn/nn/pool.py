@@ -1,13 +1,13 @@
 """Max and average pooling in 1, 2 and 3 dimensions.
 
-Both run over the taps of the window: one strided slice of the input for each place in it, so no
-window is ever copied out.
+On a GPU by kernels/pool.cu, on the CPU by kernels/pool.cpp. Without it, both run over the taps of
+the window: one strided slice of the input for each place in it, so no window is ever copied out.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import product
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,141 +15,19 @@ import numpy as np
 from gpunn import native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
+from gpunn.cuda.kernels import pool as kernels
 from gpunn.dtypes import F32
 from gpunn.nn.module import Module
+from gpunn.nn.windows import Ints, Windows, check_input
 from gpunn.ops._rows import half, write_out
 from gpunn.ops.index import add_at, put
 from gpunn.tensor import Tensor, wrap
-
-Ints = tuple[int, ...]
-
-
-class Windows:
-    """The geometry of one pooling: where each tap of the window lies in the padded input."""
-
-    __slots__ = ("size", "kernel", "stride", "padding", "dilation", "out")
-
-    def __init__(
-        self, name: str, size: Ints, kernel: Any, stride: Any, padding: Any, dilation: Any,
-        ceil_mode: bool,
-    ):  # fmt: skip
-        d = len(size)
-        self.size = size
-        self.kernel = _spread(kernel, d, name, "kernel_size")
-        self.stride = self.kernel if stride is None or stride == [] or stride == () else _spread(
-            stride, d, name, "stride"
-        )  # fmt: skip
-        self.padding = _spread(padding, d, name, "padding")
-        self.dilation = _spread(dilation, d, name, "dilation")
-        self._check(name)
-        self.out = tuple(
-            _length(*row, ceil_mode)
-            for row in zip(size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        )
-        if any(n < 1 for n in self.out):
-            raise RuntimeError(
-                f"{name}: input of spatial size {size} with kernel {self.kernel} gives an output "
-                f"size of {self.out}: Output size is too small"
-            )
-
-    def _check(self, name: str) -> None:
-        if any(k <= 0 for k in self.kernel):
-            raise RuntimeError(f"{name}: kernel size should be greater than zero, but got "
-                               f"{self.kernel}")  # fmt: skip
-        if any(s <= 0 for s in self.stride):
-            raise RuntimeError(f"{name}: stride should not be zero, but got {self.stride}")
-        if any(d <= 0 for d in self.dilation):
-            raise RuntimeError(f"{name}: dilation should be greater than zero, but got "
-                               f"{self.dilation}")  # fmt: skip
-        for k, p, d in zip(self.kernel, self.padding, self.dilation, strict=True):
-            if p < 0 or p > ((k - 1) * d + 1) // 2:
-                raise RuntimeError(
-                    "pad should be at most half of effective kernel size, but got pad="
-                    f"{p}, kernel_size={k} and dilation={d} ({name})"
-                )
-
-    def taps(self) -> Any:
-        return product(*map(range, self.kernel))
-
-    def place(self, tap: Ints) -> tuple[Any, ...]:
-        """The slices of the padded input that this tap of all windows reads."""
-        return (..., *(
-            slice(t * d, t * d + s * (n - 1) + 1, s)
-            for t, d, s, n in zip(tap, self.dilation, self.stride, self.out, strict=True)
-        ))  # fmt: skip
-
-    def edges(self) -> list[tuple[int, int]]:
-        """How far the windows reach beyond the input, before and behind, by dimension."""
-        pairs = []
-        for i, n in enumerate(self.size):
-            reach = (self.out[i] - 1) * self.stride[i] + (self.kernel[i] - 1) * self.dilation[i] + 1
-            pairs.append((self.padding[i], max(reach - n - self.padding[i], 0)))
-        return pairs
-
-    def padded(self, x: Any, value: Any) -> Any:
-        """x with what the windows reach beyond its edges."""
-        pairs = self.edges()
-        if not any(a or b for a, b in pairs):
-            return x
-        lead = [(0, 0)] * (x.ndim - len(self.size))
-        return ns(x).pad(x, lead + pairs, constant_values=value)
-
-    def padded_shape(self, lead: Ints) -> Ints:
-        """The shape of a padded array whose first dimensions are `lead`."""
-        return lead + tuple(a + n + b for n, (a, b) in zip(self.size, self.edges(), strict=True))
-
-    def unpadded(self, x: Any) -> Any:
-        """The part of a padded array that is the input."""
-        return x[(..., *(slice(p, p + n) for p, n in zip(self.padding, self.size, strict=True)))]
-
-    def counts(self, include_pad: bool) -> Any:
-        """How many entries each window averages over."""
-        total: Any = 1
-        for axis, (n, k, s, p, m) in enumerate(
-            zip(self.size, self.kernel, self.stride, self.padding, self.out, strict=True)
-        ):
-            start = np.arange(m) * s - p
-            end = np.minimum(start + k, n + p)
-            if not include_pad:
-                start, end = np.maximum(start, 0), np.minimum(end, n)
-            total = total * (end - start).reshape((-1,) + (1,) * (len(self.size) - 1 - axis))
-        return total
-
-
-def _length(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
-    span = n + 2 * p - d * (k - 1) - 1
-    if not ceil_mode:
-        return span // s + 1
-    m = -(-span // s) + 1
-    return m - 1 if (m - 1) * s >= n + p else m  # no window starts in the padding behind
-
-
-def _spread(value: Any, dims: int, name: str, what: str) -> Ints:
-    if isinstance(value, (int, np.integer)):
-        return (int(value),) * dims
-    values = tuple(int(v) for v in value)
-    if len(values) == 1:
-        return values * dims
-    if len(values) != dims:
-        raise RuntimeError(
-            f"{name}: {what} must either be a single int, or a tuple of {dims} ints, got {values}"
-        )
-    return values
-
-
-def _check_input(name: str, x: Any, dims: int) -> None:
-    if x.ndim not in (dims + 1, dims + 2) or 0 in x.shape[-dims - 1 :]:
-        raise RuntimeError(
-            f"{name}(): Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with optional 0 "
-            f"dim batch size for input, but got: {list(x.shape)}"
-        )
-
 
 # --- max ----------------------------------------------------------------------------------
 
 
 def _max_taps(x: Any, w: Windows) -> tuple[Any, Any]:
-    """(maxima, number of the tap that gave each): the first of equal ones; NaN wins."""
+    """(maxima, number of the tap that gave each): the first of equals, the last NaN."""
     xp = ns(x)
     low = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     padded = w.padded(x, low)
@@ -162,7 +40,7 @@ def _max_taps(x: Any, w: Windows) -> tuple[Any, Any]:
             continue
         better = candidate > best
         if x.dtype.kind == "f":
-            better |= (candidate != candidate) & (best == best)
+            better |= candidate != candidate
         xp.copyto(best, candidate, where=better)
         xp.copyto(taps, number, where=better)
     return best, _first_inside(taps, w, xp)
@@ -198,32 +76,51 @@ def _flat_indices(taps: Any, w: Windows) -> Any:
     return flat
 
 
-def _maxima(x: Any, w: Windows) -> tuple[Any, Any]:
-    """(maxima, the place of each in its flattened plane)."""
-    if type(x) is np.ndarray and x.dtype.kind == "f":
-        both = native.max_pool_forward(x, w.kernel, w.stride, w.padding, w.dilation, w.out)
+def _maxima(x: Any, w: Windows, places: bool) -> tuple[Any, Any]:
+    """(maxima, the place of each in its flattened plane), or its tap, a uint8, where a GPU's
+    kernel gives that for less memory and `places` are not asked for."""
+    if type(x) is not np.ndarray:
+        both = kernels.max_pool_forward(
+            x, w.kernel, w.stride, w.padding, w.dilation, w.out, places
+        )
         if both is not None:
-            return both  # type: ignore[return-value]
-    y, taps = _max_taps(x, w)
-    return y, _flat_indices(taps, w)
+            return both
+    wide = x.astype(F32) if half(x.dtype) else x
+    if type(x) is np.ndarray and wide.dtype.kind == "f":
+        found = native.max_pool_forward(wide, w.kernel, w.stride, w.padding, w.dilation, w.out)
+        if found is not None:
+            return found[0].astype(x.dtype, copy=False), found[1]
+    y, taps = _max_taps(wide, w)
+    return y.astype(x.dtype, copy=False), _flat_indices(taps, w)
 
 
 @vjp((None, None), name="MaxPool2DWithIndicesBackward0")
-def _max_pool_vjp(g: Any, places: Any, w: Windows) -> Any:
-    """Each gradient goes to the entry that was the maximum; what several windows chose adds up."""
-    if type(g) is np.ndarray:
-        found = native.max_pool_backward(g, places, w.size)
+def _max_pool_vjp(g: Any, winners: Any, w: Windows) -> Any:
+    if not isinstance(g, Tensor) and type(g) is not np.ndarray:
+        found = kernels.max_pool_backward(
+            g, winners, w.size, w.kernel, w.stride, w.padding, w.dilation
+        )
         if found is not None:
             return found
-    lead = tuple(g.shape[: -len(w.size)])
-    rows, count = math.prod(lead), math.prod(w.out)
+    taps = winners.dtype == np.uint8
+    return at_places_vjp(g, _flat_indices(winners, w) if taps else winners, w.size)
+
+
+def at_places_vjp(g: Any, places: Any, size: Ints) -> Any:
+    """Each gradient goes to the entry that was the maximum; what several windows chose adds up."""
+    if type(g) is np.ndarray:
+        found = native.max_pool_backward(g, places, size)
+        if found is not None:
+            return found
+    lead, out = tuple(g.shape[: -len(size)]), g.shape[-len(size) :]
+    rows, count = math.prod(lead), math.prod(out)
     key = (ns(places).arange(rows)[:, None], places.reshape(rows, count))
     if isinstance(g, Tensor):
-        zeros = g.new_zeros((rows, math.prod(w.size)))  # type: ignore[attr-defined]
-        return put(zeros, key, g.reshape(rows, count), True).reshape(*lead, *w.size)  # type: ignore[operator]
-    whole = ns(g).zeros((rows, math.prod(w.size)), g.dtype)
+        zeros = g.new_zeros((rows, math.prod(size)))  # type: ignore[attr-defined]
+        return put(zeros, key, g.reshape(rows, count), True).reshape(*lead, *size)  # type: ignore[operator]
+    whole = ns(g).zeros((rows, math.prod(size)), g.dtype)
     add_at(whole, key, g.reshape(rows, count))
-    return whole.reshape((*lead, *w.size))
+    return whole.reshape((*lead, *size))
 
 
 def _max_pool(
@@ -231,13 +128,13 @@ def _max_pool(
     ceil_mode: bool, return_indices: bool,
 ) -> Any:  # fmt: skip
     x = input.array
-    _check_input(name, x, dims)
+    check_input(name, x, dims)
     if x.dtype.kind in "bc":
         raise RuntimeError(f"\"{name}\" not implemented for '{input.dtype}'")
     w = Windows(name, x.shape[-dims:], kernel, stride, padding, dilation, ceil_mode)
-    y, places = _maxima(x.astype(F32) if half(x.dtype) else x, w)
-    made = result(y.astype(x.dtype, copy=False), input, _max_pool_vjp, (input,), (places, w))
-    return (made, wrap(places, input.device)) if return_indices else made
+    y, winners = _maxima(x, w, return_indices)
+    made = result(y, input, _max_pool_vjp, (input,), (winners, w))
+    return (made, wrap(winners, input.device)) if return_indices else made
 
 
 _MAX_DOC = """The maximum of each window of {dims} dimension(s).
@@ -307,24 +204,33 @@ def _divisor(w: Windows, include_pad: bool, override: int | None, dtype: Any, xp
 
 
 def _averages(x: Any, w: Windows, include_pad: bool, override: int | None) -> Any:
-    if type(x) is np.ndarray and x.dtype.kind == "f":
-        y = native.avg_pool_forward(
-            x, w.kernel, w.stride, w.padding, w.out, include_pad, override
-        )
+    geometry = (w.kernel, w.stride, w.padding, w.out, include_pad, override)
+    if type(x) is not np.ndarray:
+        y = kernels.avg_pool_forward(x, *geometry)
         if y is not None:
             return y
-    y = _window_sums(w.padded(x, 0), w) / _divisor(w, include_pad, override, x.dtype, ns(x))
-    return ns(x).trunc(y).astype(x.dtype) if x.dtype.kind in "iu" else y  # as in C: towards zero
+    wide = x.astype(F32) if half(x.dtype) else x
+    if type(x) is np.ndarray and wide.dtype.kind == "f":
+        y = native.avg_pool_forward(wide, *geometry)
+        if y is not None:
+            return y.astype(x.dtype, copy=False)
+    y = _window_sums(w.padded(wide, 0), w)
+    y = y / _divisor(w, include_pad, override, wide.dtype, ns(x))
+    if x.dtype.kind in "iu":
+        y = ns(x).trunc(y)  # as in C: towards zero
+    return y.astype(x.dtype, copy=False)
 
 
 @vjp((None, None, None), name="AvgPool2DBackward0")
 def _average_vjp(g: Any, w: Windows, include_pad: bool, override: int | None) -> Any:
     """Each entry gets its share of every window that it is in."""
     tensors = isinstance(g, Tensor)
-    if type(g) is np.ndarray and (not half(g.dtype)):
-        found = native.avg_pool_backward(
-            g, w.size, w.kernel, w.stride, w.padding, include_pad, override
-        )
+    if not tensors:
+        geometry = (w.size, w.kernel, w.stride, w.padding, include_pad, override)
+        if type(g) is not np.ndarray:
+            found = kernels.avg_pool_backward(g, *geometry)
+        else:
+            found = None if half(g.dtype) else native.avg_pool_backward(g, *geometry)
         if found is not None:
             return found
     raw = g.array if tensors else g
@@ -348,13 +254,13 @@ def _avg_pool(
     count_include_pad: bool, divisor_override: int | None, out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     x = input.array
-    _check_input(name, x, dims)
+    check_input(name, x, dims)
     if divisor_override == 0:
         raise RuntimeError("divisor must be not zero")
     w = Windows(name, x.shape[-dims:], kernel, stride, padding, 1, ceil_mode)
-    y = _averages(x.astype(F32) if half(x.dtype) else x, w, count_include_pad, divisor_override)
+    y = _averages(x, w, count_include_pad, divisor_override)
     saved = (w, count_include_pad, divisor_override)
-    made = result(y.astype(x.dtype, copy=False), input, _average_vjp, (input,), saved)
+    made = result(y, input, _average_vjp, (input,), saved)
     return made if out is None else write_out(out, made, name)
 
 
@@ -384,14 +290,8 @@ avg_pool1d, avg_pool2d, avg_pool3d = (_make_average(d) for d in (1, 2, 3))
 # --- modules ------------------------------------------------------------------------------
 
 
-class MaxPool2d(Module):
-    """The maximum of each window: see `nn.functional.max_pool2d`.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html
-
-    >>> nn.MaxPool2d(2)(gpunn.arange(4.0).reshape(1, 1, 2, 2))
-    tensor([[[[3.]]]])
-    """
+class _MaxPool(Module):
+    """What MaxPool1d, MaxPool2d and MaxPool3d share."""
 
     __constants__ = ["kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode"]
 
@@ -405,23 +305,56 @@ class MaxPool2d(Module):
         self.padding, self.dilation = padding, dilation
         self.return_indices, self.ceil_mode = return_indices, ceil_mode
 
-    def forward(self, input: Tensor) -> Any:
-        return max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation,
-                          self.ceil_mode, self.return_indices)  # fmt: skip
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
+                self.return_indices)  # fmt: skip
 
     def extra_repr(self) -> str:
         return (f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
                 f"dilation={self.dilation}, ceil_mode={self.ceil_mode}")  # fmt: skip
 
 
-class AvgPool2d(Module):
-    """The mean of each window: see `nn.functional.avg_pool2d`.
+class MaxPool1d(_MaxPool):
+    """The maximum of each window: see `nn.functional.max_pool1d`.
 
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool2d.html
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool1d.html
 
-    >>> nn.AvgPool2d(2)(gpunn.arange(4.0).reshape(1, 1, 2, 2))
-    tensor([[[[1.5000]]]])
+    >>> nn.MaxPool1d(2)(gpunn.arange(4.0).reshape(1, 4))
+    tensor([[1., 3.]])
     """
+
+    def forward(self, input: Tensor) -> Any:
+        return max_pool1d(input, *self._arguments())
+
+
+class MaxPool2d(_MaxPool):
+    """The maximum of each window: see `nn.functional.max_pool2d`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html
+
+    >>> nn.MaxPool2d(2)(gpunn.arange(4.0).reshape(1, 1, 2, 2))
+    tensor([[[[3.]]]])
+    """
+
+    def forward(self, input: Tensor) -> Any:
+        return max_pool2d(input, *self._arguments())
+
+
+class MaxPool3d(_MaxPool):
+    """The maximum of each window: see `nn.functional.max_pool3d`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool3d.html
+
+    >>> nn.MaxPool3d(2)(gpunn.arange(8.0).reshape(1, 2, 2, 2))
+    tensor([[[[7.]]]])
+    """
+
+    def forward(self, input: Tensor) -> Any:
+        return max_pool3d(input, *self._arguments())
+
+
+class _AvgPool(Module):
+    """What AvgPool1d, AvgPool2d and AvgPool3d share."""
 
     __constants__ = ["kernel_size", "stride", "padding", "ceil_mode", "count_include_pad",
                      "divisor_override"]  # fmt: skip
@@ -436,9 +369,64 @@ class AvgPool2d(Module):
         self.padding, self.ceil_mode = padding, ceil_mode
         self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
 
-    def forward(self, input: Tensor) -> Tensor:
-        return avg_pool2d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
-                          self.count_include_pad, self.divisor_override)  # fmt: skip
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.kernel_size, self.stride, self.padding, self.ceil_mode,
+                self.count_include_pad, self.divisor_override)  # fmt: skip
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool1d(_AvgPool):
+    """The mean of each window: see `nn.functional.avg_pool1d`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool1d.html
+
+    >>> nn.AvgPool1d(2)(gpunn.arange(4.0).reshape(1, 4))
+    tensor([[0.5000, 2.5000]])
+    """
+
+    __constants__ = ["kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"]
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ):  # fmt: skip
+        stride = kernel_size if stride is None else stride
+        super().__init__(_single(kernel_size), _single(stride), _single(padding), ceil_mode,
+                         count_include_pad)  # fmt: skip
+        del self.divisor_override
+
+    def forward(self, input: Tensor) -> Tensor:
+        return avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
+                          self.count_include_pad)  # fmt: skip
+
+
+def _single(value: Any) -> Ints:
+    return tuple(value) if isinstance(value, Iterable) else (value,)
+
+
+class AvgPool2d(_AvgPool):
+    """The mean of each window: see `nn.functional.avg_pool2d`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool2d.html
+
+    >>> nn.AvgPool2d(2)(gpunn.arange(4.0).reshape(1, 1, 2, 2))
+    tensor([[[[1.5000]]]])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return avg_pool2d(input, *self._arguments())
+
+
+class AvgPool3d(_AvgPool):
+    """The mean of each window: see `nn.functional.avg_pool3d`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.AvgPool3d.html
+
+    >>> nn.AvgPool3d(2)(gpunn.arange(8.0).reshape(1, 2, 2, 2))
+    tensor([[[[3.5000]]]])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return avg_pool3d(input, *self._arguments())

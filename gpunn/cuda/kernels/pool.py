@@ -1,0 +1,212 @@
+"""Max, average and adaptive pooling through kernels/pool.cu; None where it has no answer.
+
+x is (*lead, *in), of 1 to 3 pooled dimensions; results are (*lead, *out), new and C-contiguous.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gpunn.cuda.kernels import launch
+from gpunn.cuda.kernels.loader import FLOATS, INDICES, Source
+
+Ints = tuple[int, ...]
+BLOCK = 256
+WARP_FROM = 48  # entries of a window from which on a warp takes it rather than a thread
+TAPS = 256  # the largest window whose taps are numbered in a byte
+
+_source = Source(
+    "pool", T=FLOATS, I=INDICES, SIDE=(0, 2, 3),
+    only=lambda choice: choice["SIDE"] == 0 or choice["I"] == np.int32,
+)  # fmt: skip
+_DIVIDER = np.dtype([("by", "u4"), ("multiplier", "u4"), ("shift", "u4")])
+_FILL = {"in": 1, "out": 1, "kernel": 1, "stride": 1, "padding": 0, "dilation": 1}
+_WINDOWS = np.dtype(
+    [(name, "i4", (3,)) for name in _FILL]
+    + [(name, _DIVIDER, (3,)) for name in ("by_in", "by_out", "by_stride")]
+)
+
+
+def _divider(by: int) -> tuple[int, int, int]:
+    """The `Divider` of pool.cu."""
+    shift = (by - 1).bit_length()
+    return by, (((1 << shift) - by) << 32) // by + 1, shift
+
+
+@lru_cache(maxsize=4096)
+def _windows(*rows: Ints) -> tuple[Any, int, int]:
+    """The `Windows` of pool.cu, of rows in the order of _FILL; the larger of its two planes; and
+    the side of square windows that have their own code, else 0."""
+    made = np.zeros((), _WINDOWS)
+    for i, (name, fill) in enumerate(_FILL.items()):
+        values = rows[i] if i < len(rows) else ()
+        made[name] = (fill,) * (3 - len(values)) + values
+    for name in ("in", "out", "stride"):
+        made["by_" + name] = [_divider(int(v)) for v in np.maximum(made[name].reshape(-1), 1)]
+    depth, (slab, height, width) = made["in"][0], made["kernel"].tolist()
+    side = width if depth == slab == 1 and height == width and width in (2, 3) else 0
+    return made, max(math.prod(rows[0]), math.prod(rows[1])), side
+
+
+def _kernel(name: str, dtype: Any, planes: int, largest: int, side: int = 0) -> Any:
+    """The variant for these sizes, or None."""
+    if largest >= 1 << 31 or not _source.serves(T=dtype):
+        return None
+    if planes * largest >= 1 << 30:
+        return _source.get(name, T=dtype, I=np.dtype(np.int64), SIDE=0)
+    return _source.get(name, T=dtype, I=np.dtype(np.int32), SIDE=side)
+
+
+def _forward(
+    name: str, x: Any, out: Ints, entries: int, windows: Any, won: Any = (), after: Any = ()
+) -> Any:
+    """[y, and what won: an array of each dtype in `won`, None for None]."""
+    lead = x.shape[: x.ndim - len(out)]
+    planes, warp = math.prod(lead), entries >= WARP_FROM
+    w, largest, side = windows
+    kernel = _kernel(name + "_warp" * warp, x.dtype, planes, largest, 0 if warp else side)
+    if kernel is None:
+        return None
+    x = launch.contiguous(x)
+    made: list[Any] = [None if d is None else launch.empty((*lead, *out), d) for d in (x.dtype, *won)]
+    if made[0].size:
+        grid = launch.blocks(made[0].size * (32 if warp else 1), BLOCK)
+        kernel(grid, BLOCK, (x, *made, planes, w, *after))
+    return made
+
+
+def _backward(
+    name: str, dy: Any, size: Ints, windows: Any, won: Any = (), after: Any = ()
+) -> Any:
+    lead = dy.shape[: dy.ndim - len(size)]
+    planes = math.prod(lead)
+    kernel = _kernel(name, dy.dtype, planes, windows[1])
+    if kernel is None:
+        return None
+    dx = launch.empty((*lead, *size), dy.dtype)
+    if dx.size:
+        args = (launch.contiguous(dy), *won, dx, planes, windows[0], *after)
+        kernel(launch.blocks(dx.size, BLOCK), BLOCK, args)
+    return dx
+
+
+def max_pool_forward(
+    x: Any, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, out: Ints,
+    places: bool = True,
+) -> tuple[Any, Any] | None:  # fmt: skip
+    """(the greatest of each window, its int64 place in its plane).
+
+    Without `places`, where windows are small, the uint8 number of the tap instead.
+    """
+    entries = math.prod(kernel)
+    taps = not places and entries <= TAPS
+    w = _windows(x.shape[x.ndim - len(out) :], out, kernel, stride, padding, dilation)
+    won = (np.uint8, None) if taps else (None, np.int64)
+    made = _forward("max_pool_forward", x, out, entries, w, won)
+    return None if made is None else (made[0], made[1] if taps else made[2])
+
+
+def max_pool_backward(
+    dy: Any, winners: Any, size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
+) -> Any:
+    """The gradient of max_pool_forward's x, of spatial size `size`; `winners` is its second
+    result."""
+    w = _windows(size, dy.shape[dy.ndim - len(size) :], kernel, stride, padding, dilation)
+    won = (winners, None) if winners.dtype == np.uint8 else (None, winners)
+    return _backward("max_pool_backward", dy, size, w, won)
+
+
+def avg_pool_forward(
+    x: Any, kernel: Ints, stride: Ints, padding: Ints, out: Ints, count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Any:  # fmt: skip
+    """The mean (or sum / divisor) of each window."""
+    w = _windows(x.shape[x.ndim - len(out) :], out, kernel, stride, padding)
+    after = (count_include_pad, divisor or 0)
+    made = _forward("avg_pool_forward", x, out, math.prod(kernel), w, (), after)
+    return None if made is None else made[0]
+
+
+def avg_pool_backward(
+    dy: Any, size: Ints, kernel: Ints, stride: Ints, padding: Ints,
+    count_include_pad: bool = True, divisor: int | None = None,
+) -> Any:  # fmt: skip
+    """The gradient of avg_pool_forward's x, of spatial size `size`."""
+    w = _windows(size, dy.shape[dy.ndim - len(size) :], kernel, stride, padding)
+    return _backward("avg_pool_backward", dy, size, w, (), (count_include_pad, divisor or 0))
+
+
+def _adaptive(size: Ints, out: Ints) -> Any:
+    """The `Windows` of adaptive pooling, and the entries of its largest window; None where the
+    products of sizes are too large for 32 bits."""
+    if any((n + 1) * (m + 1) >= 1 << 31 for n, m in zip(size, out, strict=True)):
+        return None
+    entries = math.prod(-(-n // max(m, 1)) for n, m in zip(size, out, strict=True))
+    return _windows(size, out), entries
+
+
+def adaptive_max_forward(x: Any, out: Ints) -> tuple[Any, Any] | None:
+    """(the greatest of each of `out` windows, its int64 place in its plane)."""
+    found = _adaptive(x.shape[x.ndim - len(out) :], out)
+    if found is None:
+        return None
+    w, entries = found
+    made = _forward("adaptive_max_forward", x, out, entries, w, (None, np.int64))
+    return None if made is None else (made[0], made[2])
+
+
+def adaptive_max_backward(dy: Any, places: Any, size: Ints) -> Any:
+    """The gradient of adaptive_max_forward's x, of spatial size `size`."""
+    found = _adaptive(size, dy.shape[dy.ndim - len(size) :])
+    return None if found is None else _backward(
+        "adaptive_max_backward", dy, size, found[0], (None, places)
+    )  # fmt: skip
+
+
+def adaptive_avg_forward(x: Any, out: Ints) -> Any:
+    """The mean of each of `out` windows."""
+    found = _adaptive(x.shape[x.ndim - len(out) :], out)
+    if found is None:
+        return None
+    made = _forward("adaptive_avg_forward", x, out, found[1], found[0], (), (True, 0))
+    return None if made is None else made[0]
+
+
+def adaptive_avg_backward(dy: Any, size: Ints) -> Any:
+    """The gradient of adaptive_avg_forward's x, of spatial size `size`."""
+    found = _adaptive(size, dy.shape[dy.ndim - len(size) :])
+    return None if found is None else _backward(
+        "adaptive_avg_backward", dy, size, found[0], (), (True, 0)
+    )  # fmt: skip
+
+
+def unpool_forward(x: Any, places: Any, out: Ints, name: str) -> Any:
+    """x put at its places in planes of zeros of size `out`; a place out of range is an error of
+    the operation `name`."""
+    if not _source.serves(T=x.dtype):
+        return None
+    lead, size = x.shape[: x.ndim - len(out)], x.shape[x.ndim - len(out) :]
+    y = launch.zeros((*lead, *out), x.dtype)
+    if x.size:
+        kernel = _source.get("unpool_forward", T=x.dtype, I=np.dtype(np.int32), SIDE=0)
+        args = (launch.contiguous(x), launch.contiguous(places), y, x.size, math.prod(size),
+                math.prod(out), launch.fault(name))  # fmt: skip
+        kernel(launch.blocks(x.size, BLOCK), BLOCK, args)
+    return y
+
+
+def pick_places(x: Any, places: Any, dims: int) -> Any:
+    """The entries of x's planes (its last `dims` dimensions) at `places`."""
+    if not _source.serves(T=x.dtype):
+        return None
+    y = launch.empty(places.shape, x.dtype)
+    if y.size:
+        kernel = _source.get("pick_places", T=x.dtype, I=np.dtype(np.int32), SIDE=0)
+        args = (launch.contiguous(x), launch.contiguous(places), y, y.size,
+                math.prod(x.shape[x.ndim - dims :]), math.prod(y.shape[y.ndim - dims :]))
+        kernel(launch.blocks(y.size, BLOCK), BLOCK, args)  # fmt: skip
+    return y
