@@ -57,6 +57,8 @@ from gpunn.dtypes import float_ as float  # noqa: E402, A004
 from gpunn.dtypes import int_ as int  # noqa: E402, A004
 from gpunn.layout import *  # noqa: E402, F403
 from gpunn.nn.activation import relu, relu_  # noqa: E402
+from gpunn.nn.adaptive_pool import adaptive_avg_pool1d  # noqa: E402
+from gpunn.nn.adaptive_pool import adaptive_max_pool1d_both as adaptive_max_pool1d  # noqa: E402
 from gpunn.nn.aten_norm import (  # noqa: E402
     batch_norm,
     group_norm,

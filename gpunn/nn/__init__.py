@@ -9,6 +9,12 @@ from gpunn.nn import parameter as parameter
 from gpunn.nn.activation import ReLU as ReLU
 from gpunn.nn.activation import Sigmoid as Sigmoid
 from gpunn.nn.activation import Tanh as Tanh
+from gpunn.nn.adaptive_pool import AdaptiveAvgPool1d as AdaptiveAvgPool1d
+from gpunn.nn.adaptive_pool import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from gpunn.nn.adaptive_pool import AdaptiveAvgPool3d as AdaptiveAvgPool3d
+from gpunn.nn.adaptive_pool import AdaptiveMaxPool1d as AdaptiveMaxPool1d
+from gpunn.nn.adaptive_pool import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from gpunn.nn.adaptive_pool import AdaptiveMaxPool3d as AdaptiveMaxPool3d
 from gpunn.nn.container import Container as Container
 from gpunn.nn.container import ModuleDict as ModuleDict
 from gpunn.nn.container import ModuleList as ModuleList
@@ -26,6 +32,8 @@ from gpunn.nn.cross_entropy import NLLLoss as NLLLoss
 from gpunn.nn.dropout import Dropout as Dropout
 from gpunn.nn.embedding import Embedding as Embedding
 from gpunn.nn.embedding import EmbeddingBag as EmbeddingBag
+from gpunn.nn.fractional_pool import FractionalMaxPool2d as FractionalMaxPool2d
+from gpunn.nn.fractional_pool import FractionalMaxPool3d as FractionalMaxPool3d
 from gpunn.nn.group_norm import GroupNorm as GroupNorm
 from gpunn.nn.instance_norm import InstanceNorm1d as InstanceNorm1d
 from gpunn.nn.instance_norm import InstanceNorm2d as InstanceNorm2d
@@ -43,6 +51,9 @@ from gpunn.nn.local_response_norm import LocalResponseNorm as LocalResponseNorm
 from gpunn.nn.loss import BCELoss as BCELoss
 from gpunn.nn.loss import BCEWithLogitsLoss as BCEWithLogitsLoss
 from gpunn.nn.loss import MSELoss as MSELoss
+from gpunn.nn.lp_pool import LPPool1d as LPPool1d
+from gpunn.nn.lp_pool import LPPool2d as LPPool2d
+from gpunn.nn.lp_pool import LPPool3d as LPPool3d
 from gpunn.nn.module import Module as Module
 from gpunn.nn.norm import BatchNorm1d as BatchNorm1d
 from gpunn.nn.norm import BatchNorm2d as BatchNorm2d
@@ -54,8 +65,12 @@ from gpunn.nn.parameter import Buffer as Buffer
 from gpunn.nn.parameter import Parameter as Parameter
 from gpunn.nn.parameter import UninitializedBuffer as UninitializedBuffer
 from gpunn.nn.parameter import UninitializedParameter as UninitializedParameter
+from gpunn.nn.pool import AvgPool1d as AvgPool1d
 from gpunn.nn.pool import AvgPool2d as AvgPool2d
+from gpunn.nn.pool import AvgPool3d as AvgPool3d
+from gpunn.nn.pool import MaxPool1d as MaxPool1d
 from gpunn.nn.pool import MaxPool2d as MaxPool2d
+from gpunn.nn.pool import MaxPool3d as MaxPool3d
 from gpunn.nn.shape import Flatten as Flatten
 from gpunn.nn.shape import Identity as Identity
 from gpunn.nn.shape import Unflatten as Unflatten
@@ -65,6 +80,9 @@ from gpunn.nn.switchable_norm import SwitchableNorm1d as SwitchableNorm1d
 from gpunn.nn.switchable_norm import SwitchableNorm2d as SwitchableNorm2d
 from gpunn.nn.switchable_norm import SwitchableNorm3d as SwitchableNorm3d
 from gpunn.nn.sync_norm import SyncBatchNorm as SyncBatchNorm
+from gpunn.nn.unpool import MaxUnpool1d as MaxUnpool1d
+from gpunn.nn.unpool import MaxUnpool2d as MaxUnpool2d
+from gpunn.nn.unpool import MaxUnpool3d as MaxUnpool3d
 
 from gpunn.nn import modules as modules  # isort: skip  (names what is above)
 

@@ -4,6 +4,12 @@ from gpunn.nn.activation import relu as relu
 from gpunn.nn.activation import relu_ as relu_
 from gpunn.nn.activation import sigmoid as sigmoid
 from gpunn.nn.activation import tanh as tanh
+from gpunn.nn.adaptive_pool import adaptive_avg_pool1d as adaptive_avg_pool1d
+from gpunn.nn.adaptive_pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+from gpunn.nn.adaptive_pool import adaptive_avg_pool3d as adaptive_avg_pool3d
+from gpunn.nn.adaptive_pool import adaptive_max_pool1d as adaptive_max_pool1d
+from gpunn.nn.adaptive_pool import adaptive_max_pool2d as adaptive_max_pool2d
+from gpunn.nn.adaptive_pool import adaptive_max_pool3d as adaptive_max_pool3d
 from gpunn.nn.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from gpunn.nn.conv import conv1d as conv1d
 from gpunn.nn.conv import conv2d as conv2d
@@ -14,6 +20,8 @@ from gpunn.nn.distance import normalize as normalize
 from gpunn.nn.dropout import dropout as dropout
 from gpunn.nn.embedding import embedding as embedding
 from gpunn.nn.embedding import embedding_bag as embedding_bag
+from gpunn.nn.fractional_pool import fractional_max_pool2d as fractional_max_pool2d
+from gpunn.nn.fractional_pool import fractional_max_pool3d as fractional_max_pool3d
 from gpunn.nn.group_norm import group_norm as group_norm
 from gpunn.nn.instance_norm import instance_norm as instance_norm
 from gpunn.nn.layer_norm import layer_norm as layer_norm
@@ -24,6 +32,9 @@ from gpunn.nn.local_response_norm import local_response_norm as local_response_n
 from gpunn.nn.loss import binary_cross_entropy as binary_cross_entropy
 from gpunn.nn.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from gpunn.nn.loss import mse_loss as mse_loss
+from gpunn.nn.lp_pool import lp_pool1d as lp_pool1d
+from gpunn.nn.lp_pool import lp_pool2d as lp_pool2d
+from gpunn.nn.lp_pool import lp_pool3d as lp_pool3d
 from gpunn.nn.norm import batch_norm as batch_norm
 from gpunn.nn.pad import pad as pad
 from gpunn.nn.pool import avg_pool1d as avg_pool1d
@@ -34,4 +45,7 @@ from gpunn.nn.pool import max_pool2d as max_pool2d
 from gpunn.nn.pool import max_pool3d as max_pool3d
 from gpunn.nn.softmax import log_softmax as log_softmax
 from gpunn.nn.softmax import softmax as softmax
+from gpunn.nn.unpool import max_unpool1d as max_unpool1d
+from gpunn.nn.unpool import max_unpool2d as max_unpool2d
+from gpunn.nn.unpool import max_unpool3d as max_unpool3d
 from gpunn.ops.gather import one_hot as one_hot

@@ -292,6 +292,33 @@ CASES = {
     "nn.functional.avg_pool1d": [(r(1, 2, 6), 2), (r(1, 2, 6), 3, 2, 1)],
     "nn.functional.avg_pool2d": [(r(1, 2, 4, 4), 2), (r(1, 1, 4, 4), 3, 2, 1)],
     "nn.functional.avg_pool3d": [(r(1, 1, 2, 4, 4), 2)],
+    **{
+        f"nn.functional.adaptive_{kind}_pool{d}d": [(r(1, 2, *(5,) * d), 2), (r(1, *(2,) * d), 3)]
+        for kind in ("avg", "max") for d in (1, 2)
+    },
+    "nn.functional.adaptive_avg_pool3d": [(r(1, 1, 3, 4, 4), (2, 3, None))],
+    "nn.functional.adaptive_max_pool3d": [(r(1, 1, 3, 4, 4), (2, 3, None))],
+    "nn.functional.lp_pool1d": [(p(1, 2, 6), 2, 2), (p(1, 2, 6), 3, 3, 1)],
+    "nn.functional.lp_pool2d": [(p(1, 1, 4, 4), 2, 2), (r(1, 1, 4, 4), float("inf"), 2)],
+    "nn.functional.lp_pool3d": [(p(1, 2, 4, 4), 1.5, 2)],
+    "nn.functional.max_unpool1d": [
+        (lambda x: gpunn.nn.functional.max_unpool1d(x, I(0, 3, 5)[None], 2), r(1, 3))
+    ],
+    "nn.functional.max_unpool2d": [
+        (lambda x: gpunn.nn.functional.max_unpool2d(x, I(0, 3, 13, 15).reshape(1, 2, 2), 2),
+         r(1, 2, 2))
+    ],
+    "nn.functional.max_unpool3d": [
+        (lambda x: gpunn.nn.functional.max_unpool3d(x, I(0, 15).reshape(1, 2, 1, 1), 2),
+         r(1, 2, 1, 1))
+    ],
+    **{
+        f"nn.functional.fractional_max_pool{d}d": [
+            (lambda x, d=d: (gpunn.manual_seed(0), getattr(
+                gpunn.nn.functional, f"fractional_max_pool{d}d")(x, 2, output_size=2))[1],
+             r(1, 2, *(5 - d // 2,) * d))
+        ] for d in (2, 3)
+    },
     "nn.functional.embedding": [(lambda w: gpunn.nn.functional.embedding(I(0, 2, 2), w), r(3, 2))],
     "nn.functional.embedding_bag": [
         (lambda w, how=how: gpunn.nn.functional.embedding_bag(I(0, 2, 2, 1), w, I(0, 3), mode=how),

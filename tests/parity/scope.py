@@ -65,11 +65,11 @@ OPERATIONS = {
         """,
     "nn.functional": """
         softmax log_softmax
-        nn.functional.avg_pool2d nn.functional.bilinear nn.functional.binary_cross_entropy
+        nn.functional.bilinear nn.functional.binary_cross_entropy
         nn.functional.binary_cross_entropy_with_logits nn.functional.conv1d nn.functional.conv2d
         nn.functional.conv3d nn.functional.cross_entropy nn.functional.dropout
         nn.functional.embedding nn.functional.embedding_bag nn.functional.linear
-        nn.functional.max_pool2d nn.functional.mse_loss nn.functional.nll_loss
+        nn.functional.*pool* nn.functional.mse_loss nn.functional.nll_loss
         nn.functional.batch_norm nn.functional.group_norm nn.functional.instance_norm
         nn.functional.layer_norm nn.functional.local_response_norm nn.functional.rms_norm
         nn.functional.normalize nn.functional.one_hot nn.functional.pad nn.functional.relu
@@ -78,6 +78,9 @@ OPERATIONS = {
 
 MODULES = """
     Linear Bilinear LazyLinear Embedding EmbeddingBag Conv1d Conv2d Conv3d MaxPool2d AvgPool2d
+    MaxPool1d MaxPool3d AvgPool1d AvgPool3d AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d
+    AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d LPPool1d LPPool2d LPPool3d
+    FractionalMaxPool2d FractionalMaxPool3d
     ReLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
     BCEWithLogitsLoss Identity Flatten Unflatten BatchNorm1d BatchNorm2d BatchNorm3d GroupNorm
     InstanceNorm1d InstanceNorm2d InstanceNorm3d LayerNorm LocalResponseNorm RMSNorm

@@ -29,7 +29,7 @@ _HOMES = {
     "normalization": ["layer_norm", "group_norm", "local_response_norm"],
     "padding": ["pad"],
     "pixelshuffle": ["shape"],
-    "pooling": ["pool"],
+    "pooling": ["pool", "adaptive_pool", "lp_pool", "unpool", "fractional_pool"],
     "rnn": ["rnn"],
     "sparse": ["embedding"],
     "transformer": ["transformer"],
