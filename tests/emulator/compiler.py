@@ -21,7 +21,10 @@ HERE = Path(__file__).parent
 RED_ZONE = 256  # bytes after each shared variable, in the check build
 DYNAMIC = (227 << 10) + (1 << 10)  # bytes of dynamic shared memory, with its red zone
 _CHECKS = "-fsanitize=thread,bounds,alignment,integer-divide-by-zero"
+_HOOKS = ["--param", "tsan-distinguish-volatile=1", "--param", "tsan-instrument-func-entry-exit=0"]
 _HOOK = re.compile(r"__tsan_(?:unaligned_)?(?:volatile_)?(?:read|write)(\d+)")
+_COPIES = ("memcpy", "memmove", "memset")
+_ANY_SIZE = {"__tsan_read_range", "__tsan_write_range", *_COPIES}
 
 
 class CompileError(EmulatorError):
@@ -172,12 +175,12 @@ def _compile(unit: str, check: bool, folder: Path) -> Path:
     flags = ["-x", "c++", *_flags(), "-fvisibility=hidden", "-fno-extern-tls-init"]
     target = folder / "kernel.o"
     if not check:
-        run(_compiler(), *flags, "-O2", "-c", "-", "-o", str(target), input=unit)
+        run(_compiler(), *flags, "-O2", "-c", "-", "-o", str(target), input=unit, cwd=folder)
         return target
-    flags += ["-DGPUNN_EMULATOR_CHECK", _CHECKS, "--param", "tsan-distinguish-volatile=1"]
-    assembly = run(_compiler(), *flags, "-O1", "-S", "-", "-o", "-", input=unit)
+    flags += ["-DGPUNN_EMULATOR_CHECK", _CHECKS, *_HOOKS]
+    assembly = run(_compiler(), *flags, "-O1", "-S", "-", "-o", "-", input=unit, cwd=folder)
     assembly = _with_red_zones(assembly)
-    run(_compiler(), "-x", "assembler", "-c", "-", "-o", str(target), input=assembly)
+    run(_compiler(), "-x", "assembler", "-c", "-", "-o", str(target), input=assembly, cwd=folder)
     return target
 
 
@@ -204,12 +207,14 @@ def _facts(library: Path, target: Path) -> dict:
     shared = [
         (name.split("::")[-1], int(row[1], 16), int(row[2], 0)) for name, row in zip(names, storage)
     ]
-    hooks = [_HOOK.fullmatch(row[7]) for row in _symbols(target) if row[6] == "UND"]
+    called = [row[7] for row in _symbols(target) if row[6] == "UND"]
+    sizes = [int(hook[1]) for hook in map(_HOOK.fullmatch, called) if hook]
+    any_size = any(name in _ANY_SIZE for name in called)
     return {
         "dynamic": dynamic,
         "storage": max([dynamic + DYNAMIC] + [place + size for _, place, size in shared]),
         "shared": [variable for variable in shared if variable[2]],
-        "granule": min([4] + [int(hook[1]) for hook in hooks if hook]),
+        "granule": 1 if any_size else min([4, *sizes]),
     }
 
 
@@ -222,7 +227,7 @@ def library(text: str, kernels: dict[str, Kernel], check: bool) -> tuple[Path, d
         target, made = _compile(unit, check, folder), folder / name
         stub = folder / "dynamic.s"
         stub.write_text(_dynamic_buffer(target))
-        wrap = [f"-Wl,--wrap={f}" for f in ("memcpy", "memmove", "memset")] if check else []
+        wrap = [f"-Wl,--wrap={f}" for f in _COPIES] if check else []
         run(
             *(_compiler(), "-shared", "-Wl,-z,now", "-Wl,-rpath,$ORIGIN", *wrap, "-o", str(made)),
             *(str(target), str(stub), str(needs), "-lm"),

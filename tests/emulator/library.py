@@ -88,6 +88,11 @@ def _address(function) -> int:
     return ctypes.cast(function, c_void_p).value
 
 
+def _is_header(place: Path) -> bool:
+    """Of the emulator or of CUDA: those lie on disk, the kernels' files are names in #line."""
+    return Path(str(place).rsplit(":", 1)[0]).is_file()
+
+
 class Library:
     """The library of one text, in one build."""
 
@@ -137,7 +142,7 @@ class Library:
         command = ["addr2line", "-i", "-e", str(self.path), address]
         frames = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
         places = [Path(frame.split(" ")[0]) for frame in frames if "??" not in frame]
-        places = [place.name for place in places if place.parent != compiler.HERE]
+        places = [place.name for place in places if not _is_header(place)]
         if not places:
             return "an unknown line"
         inner, outer = places[0], places[-1]

@@ -7,7 +7,7 @@ import threading
 from ctypes import c_uint, pointer
 
 from . import compiler
-from .arguments import Arguments, parameter
+from .arguments import Arguments, parameters
 from .library import Library, Request
 from .settings import ORDERS, EmulatorError, now
 from .source import kernels
@@ -64,11 +64,9 @@ class Function:
         """The library, the thread function's address, the parameters and the launch bound."""
         if check not in self._builds:
             library = _library(self._code, check)
-            described = library.signature(self.name)
-            labels = [f"{name} (argument {i})" for i, name in enumerate(self._names)]
-            parameters = [parameter(d, label) for d, label in zip(described, labels)]
+            wanted = parameters(library.signature(self.name), self._names)
             bound = library.bound(self.name)
-            self._builds[check] = library, library.thread(self.name), parameters, bound
+            self._builds[check] = library, library.thread(self.name), wanted, bound
         return self._builds[check]
 
     def _check_shape(self, grid, block, shared, bound):
@@ -93,9 +91,9 @@ class Function:
         grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
         with _one_at_a_time:
             how = now()
-            library, thread, parameters, bound = self._build(how.check)
+            library, thread, wanted, bound = self._build(how.check)
             self._check_shape(grid, block, shared_mem, bound)
-            arguments = Arguments(self.name, parameters, args)
+            arguments = Arguments(self.name, wanted, args)
             request = Request(
                 pointer(library.module),
                 thread,

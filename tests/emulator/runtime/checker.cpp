@@ -1,12 +1,194 @@
+// What the check build does before each access to memory: is it within bounds, was it written, is it
+// in order with the accesses that other threads made?
+#include <algorithm>
+
 #include "state.h"
+
 namespace emulator {
-void start_checker() {}
-void start_checking_block() {}
-void pass_syncwarp(const int*, int) {}
-void check(const char*, size_t, Access, const void*) {}
-void begin_copy(char*, int, const void*) {}
-void end_copy(char*, int, const void*) {}
-void stop_checker() {}
-void fence(bool) {}
-void check_access(const void*, size_t, Access) {}
+
+struct Cell {  // of one granule of memory
+    Stamp write;
+    Stamp read;          // the reads since the write that are not in order with one another:
+    unsigned readers;    // lanes of one warp,
+    bool several_warps;  // or threads of several
+    bool foreign_synchronises;
+    unsigned foreign_block, foreign_fences, foreign_pc;  // and a read by an earlier block
+};
+
+static char *runtime_low, *runtime_high;
+struct Reported {
+    const char* what;
+    unsigned pc, other_pc;
+};
+static std::vector<Reported> reported;
+
+static char* first_cell(const Region& r) { return (char*)((size_t)r.low & ~size_t(15)); }
+
+void start_checker() {
+    start_order(size_t(request.grid[0]) * request.grid[1] * request.grid[2]);
+    reported.clear();
+    emulator_image((char*)&threadIdx, &runtime_low, &runtime_high);
+    for (Region& r : regions) {
+        int bytes = request.module->granule;
+        if (r.buffer) bytes = std::max(bytes, std::min(4, r.buffer->element));
+        r.shift = bytes >= 4 ? 2 : bytes >= 2 ? 1 : 0;
+        r.cells = (Cell*)calloc((size_t(r.high - first_cell(r)) >> r.shift) + 1, sizeof(Cell));
+    }
 }
+
+void start_checking_block() { start_ordering_block(); }
+
+void stop_checker() {
+    for (Region& r : regions) free(r.cells);
+}
+
+// Once for each pair of places in the source.
+static bool is_new(const char* what, unsigned pc, unsigned other_pc) {
+    for (const Reported& r : reported)
+        if (r.what == what && r.pc == pc && r.other_pc == other_pc) return false;
+    reported.push_back({what, pc, other_pc});
+    return true;
+}
+
+static std::string source(unsigned pc) { return source_of(request.module->low + pc); }
+
+static std::string place(const Region& r, const Cell* cell) {
+    ptrdiff_t byte = ((cell - r.cells) << r.shift) - (r.low - first_cell(r));
+    return "byte " + std::to_string(std::max<ptrdiff_t>(byte, 0)) + " of " + r.name;
+}
+
+static std::string block_name(unsigned number) {
+    const unsigned* grid = request.grid;
+    char text[64];
+    snprintf(text, sizeof text, "block (%u, %u, %u)", number % grid[0], number / grid[0] % grid[1],
+             number / grid[0] / grid[1]);
+    return text;
+}
+
+static void say_race(const Region& r, const Cell* cell, const char* mine, const char* others,
+                     const Stamp& now, const Stamp& before) {
+    if (!is_new(others, now.pc, before.pc)) return;
+    bool same_block = before.block == now.block;
+    std::string other = same_block ? who(&fibers[before.thread])
+                                   : "a thread of " + block_name(before.block - 1);
+    say("data race on %s: %s %s by %s, and %s %s by %s, with no %s between", place(r, cell).c_str(),
+        mine, source(now.pc).c_str(), who(current).c_str(), others, source(before.pc).c_str(),
+        other.c_str(), same_block ? "barrier" : "__threadfence() and atomic operation");
+}
+
+static void say_once(const Region& r, const Cell* cell, const char* what, unsigned pc) {
+    if (is_new(what, pc, 0))
+        say("%s: %s, by %s %s", what, place(r, cell).c_str(), who(current).c_str(),
+            source(pc).c_str());
+}
+
+static const char* name_of(Access kind) {
+    return kind == READ ? "read" : kind == WRITE ? "write" : "atomic operation";
+}
+
+static void check_order(const Region& r, Cell* cell, Access kind, const Stamp& now) {
+    Cell& x = *cell;
+    auto allowed = [&](bool synchronised) { return synchronised && now.synchronises; };
+    if (!ordered(x.write) && !allowed(x.write.synchronises))
+        say_race(r, cell, name_of(kind), x.write.synchronises ? "atomic operation" : "write", now,
+                 x.write);
+    if (kind == READ) return;
+    if (!ordered(x.read, x.readers, x.several_warps) && !allowed(x.read.synchronises))
+        say_race(r, cell, name_of(kind), "read", now, x.read);
+    Stamp foreign{x.foreign_block, 0, 0, x.foreign_pc, x.foreign_fences, 0, false, false};
+    if (!ordered(foreign) && !allowed(x.foreign_synchronises))
+        say_race(r, cell, name_of(kind), "read", now, foreign);
+}
+
+static void note_read(Cell& x, const Stamp& now) {
+    unsigned lane = 1u << (now.thread & 31);
+    if (!ordered(x.read, x.readers, x.several_warps)) {
+        if (x.read.block == now.block) {
+            x.several_warps |= x.read.thread >> 5 != now.thread >> 5;
+            x.readers |= lane;
+            x.read.clock = std::max(x.read.clock, now.clock);
+            x.read.synchronises &= now.synchronises;
+            return;
+        }
+        if (!x.foreign_block) {
+            x.foreign_block = x.read.block;
+            x.foreign_fences = x.read.fences;
+            x.foreign_pc = x.read.pc;
+            x.foreign_synchronises = x.read.synchronises;
+        }
+    }
+    x.read = now;
+    x.readers = lane;
+    x.several_warps = false;
+}
+
+static void note_write(Cell& x, const Stamp& now) {
+    x.write = now;
+    x.read.block = 0;
+    x.foreign_block = 0;
+}
+
+static void check_cell(const Region& r, Cell* cell, Access kind, const Stamp& now) {
+    Cell& x = *cell;
+    if (r.shared) {  // what an earlier block did there is gone
+        if (x.write.block != now.block) x.write.block = 0;
+        if (x.read.block != now.block) x.read.block = 0;
+        if (kind != WRITE && !x.write.block)
+            say_once(r, cell, "read of shared memory that nothing has written", now.pc);
+        if (x.write.block && x.write.in_flight)
+            return say_once(r, cell,
+                            kind == READ ? "read before the cp.async into it was waited for"
+                                         : "written while a cp.async into it is in flight",
+                            now.pc);
+    }
+    check_order(r, cell, kind, now);
+    if (kind == READ) note_read(x, now);
+    else note_write(x, now);
+}
+
+// Outside of all arrays and shared variables: a fault, or the thread's own stack, or a constant.
+static void check_elsewhere(const char* p, size_t bytes, Access kind, const void* pc) {
+    if (stack_of(p) == current->stack) return;
+    const Module& module = *request.module;
+    if ((p >= module.low && p < module.high) || (p >= runtime_low && p < runtime_high)) return;
+    std::string where = stack_of(p) ? "the local memory of another thread" : describe(p);
+    say("out-of-bounds %s of %zu bytes by %s: %s %s", name_of(kind), bytes, who(current).c_str(),
+        where.c_str(), source_of(pc).c_str());
+    abandon();
+}
+
+void check(const char* p, size_t bytes, Access kind, bool synchronises, const void* pc) {
+    if (!current || size_t(p - current->stack) < STACK) return;
+    if (expired) time_is_up();
+    Region* r = region_of(p);
+    if (!r) return check_elsewhere(p, bytes, kind, pc);
+    if (p + bytes > r->high) return check_elsewhere(r->high, bytes, kind, pc);
+    if (kind != READ && !r->writable) {
+        say("write to %s, which the kernel declares const, by %s %s", r->name.c_str(),
+            who(current).c_str(), source_of(pc).c_str());
+        abandon();
+    }
+    Stamp now = stamp(pc, synchronises);
+    const char* base = first_cell(*r);
+    Cell *cell = r->cells + ((p - base) >> r->shift), *last = r->cells + ((p + bytes - 1 - base) >> r->shift);
+    for (; cell <= last; cell++) check_cell(*r, cell, kind, now);
+}
+
+static void set_in_flight(const char* p, int bytes, bool value) {
+    Region* r = region_of(p);
+    if (!r) return;
+    for (int i = 0; i < bytes; i += 1 << r->shift)
+        r->cells[(p + i - first_cell(*r)) >> r->shift].write.in_flight = value;
+}
+
+void begin_copy(char* to, int bytes, const void* pc) {
+    check(to, bytes, WRITE, false, pc);
+    set_in_flight(to, bytes, true);
+}
+
+void end_copy(char* to, int bytes, const void* pc) {
+    set_in_flight(to, bytes, false);
+    check(to, bytes, WRITE, false, pc);
+}
+
+}  // namespace emulator

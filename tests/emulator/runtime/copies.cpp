@@ -9,7 +9,7 @@ void cp_async(void* shared, const void* global, int bytes, int valid) {
     if (((size_t)shared | (size_t)global) % bytes)
         fail("the addresses are no multiples of the bytes copied", {"", 0, "cp.async"});
     if (request.check) {
-        if (valid) check((const char*)global, valid, READ, pc);
+        if (valid) check((const char*)global, valid, READ, false, pc);
         begin_copy((char*)shared, bytes, pc);
     }
     memset(shared, 0xff, bytes);

@@ -12,6 +12,9 @@
 
 #include "../interface.h"
 
+extern "C" void emulator_switch(void** save, void* to) __attribute__((visibility("hidden")));
+extern "C" void emulator_image(char* inside, char** low, char** high);
+
 namespace emulator {
 
 enum : size_t {
@@ -85,10 +88,10 @@ struct Fiber {
     WarpWork work;
     std::vector<AsyncCopy> copies;     // not waited for yet
     int group;                         // the number of commits
-    // for the checker: how far this thread knows the other lanes of its warp to be, what it fenced
-    unsigned short known[32];
-    unsigned fence_at;
-    bool used_atomic, acquired;
+    // For the checker.
+    unsigned known[32];                // how far it knows each lane of its warp to be; its own clock
+    unsigned fenced_at;                // the number of its last fence
+    bool used_atomic, acquired;        // acquired: a fence after an atomic operation
 };
 struct Warp {
     unsigned waiting, done;
@@ -104,14 +107,17 @@ extern int threads, alive;      // of the block
 extern unsigned block_number;   // x fastest
 extern unsigned barrier_epoch;  // block barriers that the block has passed
 
+void prepare_fibers();
 void make_ready(const int* ids, int count);
 void run_next();                // from a fiber: to the next that is ready
 [[noreturn]] void abandon();    // from a fiber: ends the launch
 unsigned random_word();
 void start_barriers();
 void start_fibers();
-void resume_first();
+void resume_first();            // from the launching code: returns when no fiber can run
 void thread_is_done();
+void say_deadlock();
+void* new_stack(char* top, void (*start)());
 char* stack_of(const void* p);  // the stack that an address lies in, or null
 
 // --- memory -------------------------------------------------------------------------------------
@@ -152,10 +158,10 @@ void time_is_up();
 
 void start_checker();
 void start_checking_block();
+void stop_checker();
 void pass_syncwarp(const int* ids, int count);
-void check(const char* p, size_t bytes, Access, const void* pc);
+void check(const char* p, size_t bytes, Access, bool synchronises, const void* pc);
 void begin_copy(char* to, int bytes, const void* pc);
 void end_copy(char* to, int bytes, const void* pc);
-void stop_checker();
 
 }  // namespace emulator

@@ -7,8 +7,6 @@
 // and pops. A new fiber's stack holds such a record whose return address is the fiber's function.
 #include "state.h"
 
-extern "C" void emulator_switch(void** save, void* to) __attribute__((visibility("hidden")));
-
 #if defined(__x86_64__)
 asm(R"(
 .text
