@@ -1,6 +1,7 @@
 """Cross entropy and negative log-likelihood of classes.
 
-Class indices without weights take a fused path: the gradient needs no log-softmax in memory.
+Class indices take a fused path, on the CPU those without weights: the gradient needs no
+log-softmax in memory.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from gpunn import native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
+from gpunn.cuda.kernels import cross_entropy as kernels
 from gpunn.dtypes import F32
 from gpunn.nn.reduction import WeightedLoss, pick_reduction, reduced
 from gpunn.nn.softmax import log_softmax, softmax
@@ -110,6 +112,19 @@ def nll_loss(
     """
     reduction = pick_reduction(reduction, size_average, reduce)
     _check_targets(input, target, weight, "nll_loss")
+    if type(input.array) is not np.ndarray:
+        made = _on_gpu(
+            kernels.nll_loss_forward, _gpu_nll_vjp, input, target, weight, ignore_index, reduction
+        )
+        if made is not None:
+            return made
+    return _nll_in_arrays(input, target, weight, ignore_index, reduction)
+
+
+def _nll_in_arrays(
+    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
+) -> Tensor:
+    """`nll_loss` in array operations; on a GPU it waits, to look for targets out of range."""
     x, t = input.array, target.array
     xp = ns(x)
     rows, targets, kept = _rows(x, t, ignore_index)
@@ -127,6 +142,48 @@ def nll_loss(
     y = np.asarray(y).astype(x.dtype) if type(x) is np.ndarray else y.astype(x.dtype)
     saved = (x.shape, targets, share.astype(x.dtype), kept, reduction, x.dtype)
     return result(y, input, _nll_vjp, (input,), saved)
+
+
+# --- on a GPU -----------------------------------------------------------------------------
+
+
+def _on_gpu(
+    forward: Any, rule: Any, input: Tensor, target: Tensor, weight: Tensor | None,
+    ignore_index: int, reduction: str, *smoothing: float,
+) -> Tensor | None:  # fmt: skip
+    """The loss through a fused kernel; None where there is none for the dtype or the shape."""
+    x, w = input.array, None if weight is None else weight.array
+    found = forward(x, target.array, w, ignore_index, reduction, *smoothing)
+    if found is None:
+        return None
+    y, call = found
+    given = (target, weight, ignore_index, reduction, *smoothing)
+    return result(y, input, rule, (input,), (x, call, given))
+
+
+def _composed_nll(x: Tensor, call: Any, given: Any) -> Tensor:
+    return _nll_in_arrays(x, *given)
+
+
+@vjp((0, None, None), composed=_composed_nll, name="NllLossBackward0")
+def _gpu_nll_vjp(g: Any, x: Any, call: Any, given: Any) -> Any:
+    return kernels.nll_loss_backward(g, x, call)
+
+
+def _composed_cross_entropy(x: Tensor, call: Any, given: Any) -> Tensor:
+    axis = 1 if x.array.ndim > 1 else 0
+    *plain, smoothing = given
+    if smoothing:
+        return _smoothed(x, *plain, smoothing, axis)
+    return _nll_in_arrays(log_softmax(x, axis), *plain)
+
+
+@vjp((0, None, None), composed=_composed_cross_entropy, name="NllLossBackward0")
+def _gpu_cross_entropy_vjp(g: Any, x: Any, call: Any, given: Any) -> Any:
+    return kernels.cross_entropy_backward(g, x, call)
+
+
+# --- cross entropy ------------------------------------------------------------------------
 
 
 @vjp((0, None, None, None), name="NllLossBackward0")
@@ -213,6 +270,14 @@ def cross_entropy(
         raise RuntimeError("ignore_index is not supported for floating point target")
     if target.array.dtype.kind not in "iu" or target.array.shape == input.array.shape:
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing, axis)
+    if type(input.array) is not np.ndarray:
+        _check_targets(input, target, weight, "cross_entropy")
+        made = _on_gpu(
+            kernels.cross_entropy_forward, _gpu_cross_entropy_vjp, input, target, weight,
+            ignore_index, reduction, label_smoothing,
+        )  # fmt: skip
+        if made is not None:
+            return made
     if label_smoothing:
         return _smoothed(input, target, weight, ignore_index, reduction, label_smoothing, axis)
     if weight is not None or half(input.array.dtype) or input.array.dtype.kind != "f":

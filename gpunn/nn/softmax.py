@@ -1,7 +1,7 @@
 """Softmax and log-softmax along a dimension.
 
 Both subtract the maximum first, so they overflow nowhere. Sums are in float32 at least; the order
-of sums is NumPy's, fixed for a shape.
+of sums is fixed for a shape.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from gpunn import dtypes, native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
+from gpunn.cuda.kernels import softmax as kernels
 from gpunn.dtypes import F32
 from gpunn.nn.module import Module
 from gpunn.ops._rows import cast, half, write_out
@@ -21,10 +22,19 @@ from gpunn.tensor import Tensor, normal_dim
 NATIVE_SIZE = 4096  # from this many elements on, the C++ code is quicker than NumPy's passes
 
 
+def _on_gpu(x: Any, axis: int | None) -> bool:
+    """Whether the kernels have their turn: for raw arrays on a GPU that have an axis."""
+    return axis is not None and type(x) is not np.ndarray and not isinstance(x, Tensor)
+
+
 @vjp((-1, None))
 def _softmax_vjp(g: Any, y: Any, axis: int) -> Any:
     if type(g) is np.ndarray and axis == g.ndim - 1 and g.size >= NATIVE_SIZE:
         x = native.softmax_backward(y, g)
+        if x is not None:
+            return x
+    if _on_gpu(g, axis):
+        x = kernels.softmax_backward(y, g, axis)
         if x is not None:
             return x
     gy = g * y
@@ -37,6 +47,10 @@ def _log_softmax_vjp(g: Any, y: Any, axis: int) -> Any:
         x = native.log_softmax_backward(y, g)
         if x is not None:
             return x
+    if _on_gpu(g, axis):
+        x = kernels.log_softmax_backward(y, g, axis)
+        if x is not None:
+            return x
     return g - ns(g).exp(y) * g.sum(axis=axis, keepdims=True)
 
 
@@ -44,6 +58,10 @@ def softmax_array(x: Any, axis: int) -> Any:
     """e**x / sum(e**x) of a raw float array."""
     if type(x) is np.ndarray and axis == x.ndim - 1 and x.size >= NATIVE_SIZE:
         y = native.softmax_forward(x)
+        if y is not None:
+            return y
+    if type(x) is not np.ndarray:
+        y = kernels.softmax_forward(x, axis)
         if y is not None:
             return y
     xp = ns(x)
@@ -57,6 +75,10 @@ def log_softmax_array(x: Any, axis: int) -> Any:
     """x - log(sum(e**x)) of a raw float array."""
     if type(x) is np.ndarray and axis == x.ndim - 1 and x.size >= NATIVE_SIZE:
         y = native.log_softmax_forward(x)
+        if y is not None:
+            return y
+    if type(x) is not np.ndarray:
+        y = kernels.log_softmax_forward(x, axis)
         if y is not None:
             return y
     xp = ns(x)
@@ -80,7 +102,7 @@ def _along(name: str, input: Tensor, dim: int | None, dtype: Any, f: Any, rule: 
         y = x.copy()
     elif x.ndim == 0:
         y = f(x.reshape(1), 0).reshape(())
-    elif half(x.dtype):
+    elif half(x.dtype) and type(x) is np.ndarray:
         y = f(x.astype(F32), axis).astype(x.dtype)
     else:
         y = f(x, axis)
