@@ -33,7 +33,11 @@ class ndarray(np.ndarray):  # noqa: N801
 
     @property
     def data(self):
-        return type("MemoryPointer", (), {"ptr": self.ctypes.data, "mem": None})
+        return type("MemoryPointer", (), {"ptr": self.ctypes.data, "mem": None, "device_id": 0})
+
+    @property
+    def _c_contiguous(self):
+        return self.flags.c_contiguous
 
     def get(self):
         return np.array(self, subok=False)
@@ -50,7 +54,11 @@ class ndarray(np.ndarray):  # noqa: N801
         return up(function(*plain(args), **plain(options)))
 
     def __getitem__(self, key):
-        return up(plain(self)[plain(key, strict=False)])
+        key = plain(key, strict=False)
+        found = plain(self)[key]
+        if isinstance(found, np.generic):  # CuPy gives a view
+            found = plain(self)[(*(key if isinstance(key, tuple) else (key,)), ...)]
+        return up(found)
 
     def __setitem__(self, key, value):
         plain(self)[plain(key, strict=False)] = plain(value)

@@ -294,6 +294,6 @@ def installed(cupy=None, packages=("cupy-cuda12x",), driver=12080):
         vars(memory).update(kept_memory)
         ARRAY_TYPES.clear()
         ARRAY_TYPES.update(kept_types)
-        sys.modules.pop("cupy")
+        sys.modules.pop("cupy", None)
         if kept_module is not None:
             sys.modules["cupy"] = kept_module

@@ -10,7 +10,8 @@ Options, of operations: --dtype float32 and --kind grad (both repeatable; kinds 
 inplace, operator, out, strided, memory, grad, "inplace grad", gradgrad, alias, signature, error),
 --every (all samples, not a choice of them), --reference (PyTorch's larger set of samples).
 Of everything: --verbose (values of small tensors, every failure, errors with other words),
---jobs N, --impl torch (PyTorch against itself, which must pass: checks the suite).
+--jobs N, --impl torch (PyTorch against itself, which must pass: checks the suite), --impl emulated
+(gpunn on the emulated CUDA device).
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,6 +256,10 @@ class Package:
         bits = np.ascontiguousarray(array).reshape(array.shape).view(np.int16)
         return torch.from_numpy(bits.copy()).view(torch.bfloat16)
 
+    def device_of(self, want: torch.Tensor) -> str:
+        """The device on which the package should have what PyTorch has."""
+        return str(want.device)
+
     def memory(self, value: Any) -> int:
         """Where the memory of a tensor starts: equal for tensors that share it."""
         array = base = value.array
@@ -285,12 +291,44 @@ class Itself(Package):
         torch.default_generator.manual_seed(seed)
 
 
+class Emulated(Package):
+    """gpunn on an emulated CUDA device, which takes the place of the CPU in all samples."""
+
+    def __init__(self) -> None:
+        super().__init__("gpunn")
+        sys.path.append(str(Path(__file__).parents[1]))
+        self.stand_in = importlib.import_module("emulated")
+        self._entered = self.stand_in.device()
+        self.device = self._entered.__enter__()
+        self.module.set_default_device(self.device)
+
+    def _constant(self, value: Any) -> Any:
+        if isinstance(value, torch.device) or value == "cpu":
+            return self.device
+        return super()._constant(value)
+
+    def _view(self, t: torch.Tensor, storage: np.ndarray) -> Any:
+        array = super()._view(t, storage).array
+        wrap = importlib.import_module("gpunn.tensor").wrap
+        return wrap(self.stand_in.up(array), self.module.device("cuda", 0))
+
+    def device_of(self, want: torch.Tensor) -> str:
+        return "cuda:0"
+
+    def seed(self, seed: int) -> None:
+        super().seed(seed)
+        self.module.cuda.manual_seed_all(seed)
+
+    def to_torch(self, value: Any) -> torch.Tensor:
+        return super().to_torch(value.detach().cpu())
+
+
 TORCH = Itself("torch")
 
 
 def package(name: str) -> Package:
-    """The package under test by name."""
-    return TORCH if name == "torch" else Package(name)
+    """The package under test by name: "torch" is PyTorch itself, "emulated" gpunn on a GPU."""
+    return {"torch": lambda: TORCH, "emulated": Emulated}.get(name, lambda: Package(name))()
 
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype:
