@@ -18,6 +18,7 @@ from gpunn.dtypes import BF16
 
 _STATIC_SHARED = 48 << 10  # bytes of shared memory that need no asking
 _TABLE = 64  # entries of Pointers in common.cuh
+_TABLE_DTYPE = np.dtype([("at", np.uint64, (_TABLE,))])
 most_blocks: int | None = None  # of a grid; None: 32 for each multiprocessor
 
 _DTYPES = {
@@ -222,7 +223,7 @@ class Kernel:
         return self._table(parameter, arg, device)
 
     def _array(self, parameter: Parameter, arg: Any, device: int) -> Any:
-        if not hasattr(arg, "flags") or isinstance(arg, np.generic) or type(arg) is np.ndarray:
+        if not isinstance(arg, detect.load().ndarray):
             raise TypeError(
                 f"{self.name}: '{parameter.words}' takes an array on the GPU, got "
                 f"{'a NumPy array on the host' if type(arg) is np.ndarray else type(arg).__name__}"
@@ -231,14 +232,14 @@ class Kernel:
             raise TypeError(
                 f"{self.name}: '{parameter.words}' takes {parameter.dtype}, got {arg.dtype}"
             )
-        if not arg.flags.c_contiguous:
+        if not arg._c_contiguous:  # CuPy makes an object for `flags`, 25 times as slow
             raise ValueError(
                 f"{self.name}: '{parameter.words}' must be C-contiguous, got shape {arg.shape} "
                 f"with strides {arg.strides}: a kernel reads memory in order, so copy it first"
             )
-        if arg.device.id != device:
+        if arg.data.device_id != device:
             raise ValueError(
-                f"{self.name}: '{parameter.words}' lies on cuda:{arg.device.id}, the current "
+                f"{self.name}: '{parameter.words}' lies on cuda:{arg.data.device_id}, the current "
                 f"device is cuda:{device}"
             )
         return arg
@@ -248,9 +249,9 @@ class Kernel:
             raise ValueError(
                 f"{self.name}: '{parameter.words}' holds {_TABLE} arrays, got {len(arrays)}"
             )
-        table = np.zeros((), np.dtype([("at", np.uint64, (_TABLE,))])).view(PointerTable)
+        table = np.zeros((), _TABLE_DTYPE).view(PointerTable)
         table.arrays = [self._array(parameter, a, device) for a in arrays]
-        table["at"][: len(arrays)] = [a.data.ptr for a in table.arrays]
+        table["at"][: len(arrays)] = [a.data.ptr for a in arrays]
         return table
 
     def _failure(self, error: Any, grid: Any, block: Any, args: Any, shared: int) -> str:

@@ -72,8 +72,8 @@ def total_norm(arrays: Arrays, p: float, dtype: Any) -> Any:
 
 def scale_by_norm(arrays: Arrays, total: Any, max_norm: float) -> bool:
     """Multiplies all arrays by max_norm / (total + 1e-6) where that is below 1; total is 0-dim."""
-    flat = [_in_order([a]) for a in arrays]
-    if not all(flat) or not all(_source.serves(T=a.dtype) for a in arrays):
+    flat = [_row_in_order([a]) for a in arrays]
+    if None in flat or not all(_source.serves(T=a.dtype) for a in arrays):
         return False
     for same in _by_dtype([row[0] for row in flat if row]):
         wide = np.float64 if same[0].dtype == np.float64 else np.float32
@@ -89,34 +89,48 @@ def _step(name: str, numbers: tuple[float, ...], *lists: Arrays | None) -> bool:
     present = [arrays for arrays in lists if arrays is not None]
     if not present[0] or not _source.serves(T=present[0][0].dtype):
         return False
-    rows = [_in_order(row) for row in zip(*present, strict=True)]
-    if not all(rows):
+    columns, dtype = _in_order(present), present[0][0].dtype
+    if columns is None:
         return False
-    kernel = _source.get(name, T=present[0][0].dtype)
+    kernel = _source.get(name, T=dtype)
     missing: list[Any] = [[]] * (len(lists) - len(present))
-    for columns, layout, chunks in _launches(list(zip(*rows, strict=True))):  # type: ignore[arg-type]
-        args = (*columns, *missing, layout, *numbers)
-        kernel(launch.blocks(chunks, 1), BLOCK, args)
+    for part, layout, chunks in _launches(columns):
+        kernel(launch.blocks(chunks, 1), BLOCK, (*part, *missing, layout, *numbers))
     return True
 
 
-def _in_order(arrays: Arrays) -> Arrays | None:
-    """C-contiguous arrays of the same elements in one order: views, or a copy of the gradient.
+def _in_order(columns: Sequence[Arrays]) -> Sequence[Arrays] | None:
+    """C-contiguous arrays with the elements of each row in one order: views, or gradients copied.
 
-    None where the parameter or a state has gaps, or one differs from the others.
+    `columns` are lists of parameters, gradients and states. None where a parameter or a state has
+    gaps, or a row differs in shape or dtype.
     """
+    dtype = columns[0][0].dtype
+    rows = list(zip(*columns, strict=True))
+    for first, *rest in rows:
+        if first.dtype != dtype:
+            return None
+        for a in rest:
+            if a.dtype != dtype or a.size != first.size:
+                return None
+    if all(a._c_contiguous for column in columns for a in column):
+        return columns
+    ordered = [_row_in_order(row) for row in rows]
+    return None if None in ordered else list(zip(*ordered, strict=True))  # type: ignore[arg-type]
+
+
+def _row_in_order(arrays: Arrays) -> Arrays | None:
+    """`_in_order` of one parameter, its gradient and its states."""
     first = arrays[0]
-    if any(a.dtype != first.dtype or a.shape != first.shape for a in arrays):
+    if any(a.shape != first.shape for a in arrays):
         return None
-    if all(a.flags.c_contiguous for a in arrays):
-        return arrays
     axes = list(range(first.ndim))
-    if not first.flags.c_contiguous:  # a transposed or channels_last one: as its memory lies
+    if not first._c_contiguous:  # a transposed or channels_last one: as its memory lies
         axes.sort(key=lambda axis: -first.strides[axis])
     views = [a.transpose(axes) for a in arrays]
     if len(views) > 1:
         views[1] = launch.contiguous(views[1])
-    return views if all(a.flags.c_contiguous for a in views) else None
+    return views if all(a._c_contiguous for a in views) else None
 
 
 def _by_dtype(arrays: Arrays) -> list[list[Any]]:
