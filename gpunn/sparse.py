@@ -14,6 +14,7 @@ import numpy as np
 
 from gpunn.autograd.graph import Node, needs, result, vertex, vjp
 from gpunn.autograd.graph import namespace as ns
+from gpunn.cuda.kernels import embedding as kernels
 from gpunn.device import Device, resolve
 from gpunn.layout import sparse_coo
 from gpunn.ops.create import to_device
@@ -107,12 +108,16 @@ class SparseTensor(Tensor):
             return self
         xp = self.device.xp
         sparse = self._size[: self.sparse_dim()]
-        flat = xp.asarray(np.ravel_multi_index(self._places, sparse)) if self._nnz() else (
-            xp.zeros(0, np.int64)
-        )  # fmt: skip
-        places, owner = xp.unique(flat, return_inverse=True)
-        entries = xp.zeros((places.size, *self._entries.shape[1:]), self._entries.dtype)
-        add_at(entries, (owner.reshape(-1),), self._entries)
+        flat = xp.zeros(self._nnz(), np.int64)
+        for place, n in zip(self._places, sparse, strict=True):
+            flat = flat * n + place
+        found = None if xp is np else kernels.coalesce(flat, self._entries)
+        if found is None:
+            places, owner = xp.unique(flat, return_inverse=True)
+            entries = xp.zeros((places.size, *self._entries.shape[1:]), self._entries.dtype)
+            add_at(entries, (owner.reshape(-1),), self._entries)
+        else:
+            places, entries = found
         spread = xp.stack(xp.unravel_index(places, sparse)).astype(np.int64)
         return SparseTensor(spread, entries, self._size, self.device, True)
 

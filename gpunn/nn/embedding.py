@@ -1,7 +1,8 @@
 """Embedding: rows of a table by index, and bags of them.
 
 The forward pass gathers rows; the backward pass scatters the rows' gradients back, rows that were
-read several times adding up in a fixed order.
+read several times adding up: in a fixed order on the CPU, and on a GPU where
+`use_deterministic_algorithms(True)` asks for it or the kernels are quicker so.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import numpy as np
 
 from gpunn import native
 from gpunn.autograd.graph import namespace as ns
+from gpunn.autograd.graph import needs as is_needed
 from gpunn.autograd.graph import result, touch, vjp
 from gpunn.autograd.modes import no_grad
+from gpunn.cuda.kernels import embedding as kernels
 from gpunn.nn import init
 from gpunn.nn.module import Module
 from gpunn.nn.parameter import Parameter
@@ -28,7 +31,10 @@ from gpunn.tensor import Tensor, wrap
 
 
 def _check(name: str, input: Tensor, weight: Tensor) -> Any:
-    """The raw indices, all of them rows of the table; IndexError names the first that is not."""
+    """The raw indices, all of them rows of the table; IndexError names the first that is not.
+
+    On a GPU the kernels look, and the error comes when the result is used on the host.
+    """
     if not isinstance(input, Tensor):
         raise TypeError(f"{name}(): argument 'indices' (position 2) must be Tensor, not "
                         f"{type(input).__name__}")  # fmt: skip
@@ -42,7 +48,8 @@ def _check(name: str, input: Tensor, weight: Tensor) -> Any:
         raise RuntimeError(f"'weight' must be 2-D (got shape {list(weight.array.shape)})")
     same_device(name, (input, weight))
     rows = weight.array.shape[0]
-    if index.size:
+    looks_later = type(index) is not np.ndarray and kernels.serves(weight.array, index)
+    if index.size and not looks_later:
         low, high = int(index.min()), int(index.max())
         if low < 0 or high >= rows:
             bad = low if low < 0 else high
@@ -56,9 +63,12 @@ def _check(name: str, input: Tensor, weight: Tensor) -> Any:
 
 def _renorm(weight: Tensor, index: Any, max_norm: float, norm_type: float) -> None:
     """Scales the rows that are about to be read down to `max_norm`, in place."""
+    table = weight.array
+    if type(table) is not np.ndarray and kernels.renorm(table, index, max_norm, norm_type):
+        touch(weight)
+        return
     xp = ns(index)
     rows = xp.unique(index)
-    table = weight.array
     norms = (abs(table[rows]) ** norm_type).sum(axis=1) ** (1.0 / norm_type) if np.isfinite(
         norm_type) else abs(table[rows]).max(axis=1)  # fmt: skip
     long = norms > max_norm
@@ -78,6 +88,10 @@ def _embedding_vjp(
     flat = index.reshape(-1)
     width = g.shape[-1]
     g = g.reshape((flat.size, width))
+    if not sparse and not tensor_mode:
+        found = _dense_gradient(g, flat, rows, padding_idx, by_frequency)
+        if found is not None:
+            return found
     scale: Any = None
     if by_frequency:
         counts = xp.bincount(flat, minlength=rows)
@@ -90,13 +104,17 @@ def _embedding_vjp(
         return put(g.new_zeros((rows, width)), (flat,), g, True)
     if sparse:
         return _sparse_gradient(g, flat, rows, padding_idx, scale)
-    if not by_frequency and type(g) is np.ndarray:
-        found = native.embedding_backward(g, flat, rows, None if padding_idx < 0 else padding_idx)
-        if found is not None:
-            return found
     whole = xp.zeros((rows, width), g.dtype)
     add_at(whole, (flat,), g if scale is None else g * scale)
     return whole
+
+
+def _dense_gradient(g: Any, flat: Any, rows: int, padding_idx: int, by_frequency: bool) -> Any:
+    """By the C++ library or the kernels; None where they do not serve it."""
+    skip = None if padding_idx < 0 else padding_idx
+    if type(g) is not np.ndarray:
+        return kernels.embedding_backward(g, flat, rows, skip, by_frequency)
+    return None if by_frequency else native.embedding_backward(g, flat, rows, skip)
 
 
 def _sparse_gradient(g: Any, flat: Any, rows: int, padding_idx: int, scale: Any) -> SparseTensor:
@@ -119,7 +137,8 @@ def embedding(
     """The rows of `weight` named by `input`.
 
     Shapes: input any, int64 or int32; weight (rows, d): (*input, d). IndexError for an index
-    that is no row. `padding_idx` names a row that gets no gradient. `max_norm` scales the rows
+    that is no row; on a GPU it reads as zeros, and the error comes when a result is next used on
+    the host. `padding_idx` names a row that gets no gradient. `max_norm` scales the rows
     that are read down to that norm, in `weight` itself and before they are read, so `weight`
     must not have been saved for a gradient earlier in the same graph. `scale_grad_by_freq`
     divides by how often a row occurs in the batch; `sparse` makes a row-sparse gradient.
@@ -135,7 +154,10 @@ def embedding(
     if max_norm is not None:
         _renorm(weight, index, max_norm, norm_type)
     saved = (index, rows, place, scale_grad_by_freq, sparse)
-    return result(weight.array[index], weight, _embedding_vjp, (weight,), saved)
+    table = weight.array
+    read = None if type(table) is np.ndarray else kernels.embedding_forward(table, index)
+    made = table[index] if read is None else read
+    return result(made, weight, _embedding_vjp, (weight,), saved)
 
 
 def _padding(padding_idx: int | None, rows: int) -> int:
@@ -245,7 +267,8 @@ def embedding_bag(
 
     Shapes: input (bags, n); or (total,) with `offsets` (bags,), where each bag begins. weight
     (rows, d): (bags, d); empty bags are zero. per_sample_weights: input's shape, mode "sum"
-    only. `padding_idx` rows count nowhere. IndexError for an index that is no row.
+    only. `padding_idx` rows count nowhere. IndexError for an index that is no row, on a GPU when a
+    result is next used on the host; there the values of `offsets` are not checked.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.embedding_bag.html
 
     >>> F.embedding_bag(gpunn.tensor([[0, 1]]), gpunn.tensor([[1., 2.], [3., 4.]]), mode="sum")
@@ -262,13 +285,18 @@ def embedding_bag(
     if mode not in ("sum", "mean", "max"):
         raise ValueError("mode has to be one of sum, mean or max")
     _check_bag_arguments(input, offsets, per_sample_weights, mode, scale_grad_by_freq, sparse)
-    bags, owner = _owners(input, offsets, include_last_offset)
     flat = input.reshape(-1)  # type: ignore[operator]
     index = _check("embedding_bag", flat, weight)
     if max_norm is not None:
         _renorm(weight, index, max_norm, norm_type)
     scales = None if per_sample_weights is None else per_sample_weights.reshape(-1)  # type: ignore[operator]
     place = _padding(padding_idx, weight.array.shape[0])
+    if type(index) is not np.ndarray and kernels.serves(weight.array, index):
+        starts = None if offsets is None else offsets.array
+        bags = len(input.array) if starts is None else starts.size - include_last_offset
+        how = (mode, place, scale_grad_by_freq, sparse)
+        return _bags_by_kernels(index, weight, scales, starts, bags, *how)
+    bags, owner = _owners(input, offsets, include_last_offset)
     if place >= 0:
         keep = index != place
         flat, owner = wrap(index[keep], flat.device), owner[keep]
@@ -285,6 +313,81 @@ def embedding_bag(
     else:
         made = _bag_sum(rows, owner, bags, mode)
     return made if narrow is None else made.to(narrow)  # type: ignore[attr-defined]
+
+
+def _bags_by_kernels(
+    index: Any, weight: Tensor, scales: Tensor | None, starts: Any, bags: int, mode: str,
+    place: int, by_frequency: bool, sparse: bool,
+) -> Tensor:  # fmt: skip
+    """The bags of rows of a table on a GPU."""
+    if scales is not None:
+        scales = scales.to(weight.dtype)  # type: ignore[attr-defined]
+    raw = None if scales is None else scales.array
+    skip = None if place < 0 else place
+    table = weight.array
+    out, entries = kernels.embedding_bag_forward(table, index, starts, bags, mode, raw, skip)  # type: ignore[misc]
+    kept = table if is_needed(scales) else None
+    saved = (index, kept, raw, entries, len(table), skip, by_frequency, sparse)
+    return result(out, weight, _bags_vjp, (weight, scales), saved)
+
+
+@vjp((None, 0, 1, None, None, None, None, None), masked=True, name="EmbeddingBagBackward0")
+def _bags_vjp(
+    g: Any, index: Any, weight: Any, scales: Any, entries: Any, rows: int, skip: int | None,
+    by_frequency: bool, sparse: bool, needs: tuple[bool, bool],
+) -> Any:  # fmt: skip
+    if isinstance(g, Tensor):
+        return _bags_vjp_recorded(g, weight, scales, entries, rows, by_frequency, needs)
+    dense = found = None
+    if needs[0] and sparse:
+        dense = _sparse_bags(g, scales, entries, rows, by_frequency)
+    elif needs[0]:
+        dense = kernels.embedding_bag_backward(g, index, entries, rows, scales, skip, by_frequency)
+    if needs[1]:
+        found = kernels.embedding_bag_scales(g, weight, entries)
+    return dense, found
+
+
+def _sparse_bags(g: Any, scales: Any, entries: Any, rows: int, by_frequency: bool) -> SparseTensor:
+    """The gradient of the weight as rows, of the entries that count."""
+    counted = entries.keys >= 0
+    owner, places = entries.keys[counted], entries.source[counted]
+    part = kernels.embedding_forward(g, owner, None)
+    scale = None if scales is None else scales[counted]
+    if entries.counts is not None:
+        share = (1 / entries.counts[owner]).astype(g.dtype)
+        scale = share if scale is None else scale * share
+    if by_frequency:
+        share = (1 / ns(g).bincount(places, minlength=rows)[places]).astype(g.dtype)
+        scale = share if scale is None else scale * share
+    return _sparse_gradient(part, places, rows, -1, None if scale is None else scale[:, None])
+
+
+def _bags_vjp_recorded(
+    g: Tensor, weight: Any, scales: Any, entries: Any, rows: int, by_frequency: bool,
+    needs: tuple[bool, bool],
+) -> Any:  # fmt: skip
+    """The same in recorded operations."""
+    xp = ns(entries.keys)
+    owner = xp.where(entries.keys >= 0, entries.keys, 0).astype(np.int64)
+    share = (entries.keys >= 0)[:, None]
+    if entries.chosen is not None:
+        share = share & (entries.chosen[owner] == xp.arange(owner.size)[:, None])
+    if entries.counts is not None:
+        share = share / entries.counts[owner].clip(1, None)[:, None]
+    places = entries.source.astype(np.int64)
+    dtype = g.array.dtype
+    part: Any = g[wrap(owner, g.device)] * wrap(share.astype(dtype), g.device)  # type: ignore[index]
+    found = (part * weight[wrap(places, g.device)]).sum(1) if needs[1] else None
+    if not needs[0]:
+        return None, found
+    if scales is not None:
+        scales = scales if isinstance(scales, Tensor) else wrap(scales, g.device)
+        part = part * scales.unsqueeze(1)  # type: ignore[attr-defined]
+    if by_frequency:
+        often = xp.bincount(places[entries.keys >= 0], minlength=rows)[places].clip(1, None)
+        part = part * wrap((1 / often).astype(dtype)[:, None], g.device)
+    return put(g.new_zeros((rows, g.array.shape[1])), (places,), part, True), found  # type: ignore[attr-defined]
 
 
 def _bag_sum(rows: Tensor, owner: Any, bags: int, mode: str) -> Tensor:
@@ -326,6 +429,8 @@ def _check_bag_arguments(
             raise ValueError("offsets has to be a 1D Tensor but got None")
         if offsets.array.ndim != 1:
             raise ValueError("offsets has to be a 1D Tensor")
+        if type(offsets.array) is not np.ndarray:
+            return  # to read the offsets would wait for the device
         if offsets.array.size and int(offsets.array[0]) != 0:
             raise ValueError(
                 f"offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start "

@@ -1,6 +1,5 @@
 """Adding up at repeated indices: every path gives what np.add.at gives, in the same order."""
 
-import sys
 import types
 
 import ml_dtypes
@@ -80,16 +79,16 @@ def test_an_index_out_of_range_raises(monkeypatch):
         add_at(np.zeros((2, 3)), (np.array([0]), np.array([-4])), np.ones(1))
 
 
-@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool", "float32", "complex64"])
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool"])
 def test_cupy_is_asked_only_for_what_it_adds(dtype, monkeypatch):
     """CuPy adds up these dtypes; this stands in for it on a machine without a GPU."""
 
-    def scatter_add(whole, key, values):
-        assert whole.dtype.name in ("int32", "uint32", "uint64", "float32", "float64", "complex64")
+    def at(whole, key, values):
+        assert whole.dtype.name in ("int32", "uint32", "uint64")
         np.add.at(whole, key, values)
 
-    fake = types.SimpleNamespace(scatter_add=scatter_add)
-    monkeypatch.setitem(sys.modules, "cupyx", fake)
+    fake = types.SimpleNamespace(add=types.SimpleNamespace(at=at), asarray=np.asarray)
+    monkeypatch.setattr(accumulate, "ns", lambda x: fake)
     index, values = np.array([1, 1, 0]), np.array([[-1, 2], [3, 4], [5, 6]]).astype(dtype)
     want, got = np.ones((2, 2), dtype), np.ones((2, 2), dtype)
     np.add.at(want, (index,), values)
