@@ -11,7 +11,7 @@ import numpy as _np
 
 _np.seterr(all="ignore")  # as PyTorch: 1 / 0 is inf and log(-1) is nan, without a warning
 
-from gpunn import autograd, cuda, linalg, nn, random  # noqa: E402
+from gpunn import autograd, backends, cuda, linalg, nn, random  # noqa: E402
 from gpunn.autograd import (  # noqa: E402
     enable_grad,
     inference_mode,

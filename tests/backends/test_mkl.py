@@ -1,0 +1,7 @@
+"""gpunn.backends.mkl: the question that scripts ask."""
+
+from gpunn import backends
+
+
+def test_it_is_not_used():
+    assert backends.mkl.is_available() is False

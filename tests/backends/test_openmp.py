@@ -1,0 +1,7 @@
+"""gpunn.backends.openmp: the question that scripts ask."""
+
+from gpunn import backends
+
+
+def test_it_is_not_used():
+    assert backends.openmp.is_available() is False
