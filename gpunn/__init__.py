@@ -73,6 +73,7 @@ from gpunn.nn.embedding import embedding, embedding_bag  # noqa: E402
 from gpunn.nn.linear import bilinear  # noqa: E402
 from gpunn.nn.pad import constant_pad_nd  # noqa: E402
 from gpunn.nn.pool import avg_pool1d, max_pool1d, max_pool2d, max_pool3d  # noqa: E402
+from gpunn.nn.rnn_cell import gru_cell, lstm_cell, rnn_relu_cell, rnn_tanh_cell  # noqa: E402
 from gpunn.nn.softmax import log_softmax, softmax  # noqa: E402
 from gpunn.ops import index as _index  # noqa: E402
 from gpunn.ops import operators as _operators  # noqa: E402

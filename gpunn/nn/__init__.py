@@ -71,6 +71,10 @@ from gpunn.nn.pool import AvgPool3d as AvgPool3d
 from gpunn.nn.pool import MaxPool1d as MaxPool1d
 from gpunn.nn.pool import MaxPool2d as MaxPool2d
 from gpunn.nn.pool import MaxPool3d as MaxPool3d
+from gpunn.nn.rnn_cell import GRUCell as GRUCell
+from gpunn.nn.rnn_cell import LSTMCell as LSTMCell
+from gpunn.nn.rnn_cell import RNNCell as RNNCell
+from gpunn.nn.rnn_cell import RNNCellBase as RNNCellBase
 from gpunn.nn.shape import Flatten as Flatten
 from gpunn.nn.shape import Identity as Identity
 from gpunn.nn.shape import Unflatten as Unflatten

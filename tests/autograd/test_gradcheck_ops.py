@@ -319,6 +319,14 @@ CASES = {
              r(1, 2, *(5 - d // 2,) * d))
         ] for d in (2, 3)
     },
+    "rnn_tanh_cell": [(r(2, 3), r(2, 2), u(2, 3), u(2, 2), u(2), u(2))],
+    "rnn_relu_cell": [(r(2, 3), r(2, 2), u(2, 3), u(2, 2))],
+    "lstm_cell": [
+        (lambda x, h, c, *w: gpunn.lstm_cell(x, (h, c), *w),
+         r(2, 3), r(2, 2), r(2, 2), u(8, 3), u(8, 2), u(8), u(8)),
+        (lambda x, c, *w: gpunn.lstm_cell(x, (c, c), *w)[1], r(1, 2), r(1, 1), u(4, 2), u(4, 1)),
+    ],
+    "gru_cell": [(r(2, 3), r(2, 2), u(6, 3), u(6, 2), u(6), u(6))],
     "nn.functional.embedding": [(lambda w: gpunn.nn.functional.embedding(I(0, 2, 2), w), r(3, 2))],
     "nn.functional.embedding_bag": [
         (lambda w, how=how: gpunn.nn.functional.embedding_bag(I(0, 2, 2, 1), w, I(0, 3), mode=how),

@@ -81,6 +81,7 @@ MODULES = """
     MaxPool1d MaxPool3d AvgPool1d AvgPool3d AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d
     AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d LPPool1d LPPool2d LPPool3d
     FractionalMaxPool2d FractionalMaxPool3d
+    RNNCell LSTMCell GRUCell
     ReLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
     BCEWithLogitsLoss Identity Flatten Unflatten BatchNorm1d BatchNorm2d BatchNorm3d GroupNorm
     InstanceNorm1d InstanceNorm2d InstanceNorm3d LayerNorm LocalResponseNorm RMSNorm

@@ -30,7 +30,7 @@ _HOMES = {
     "padding": ["pad"],
     "pixelshuffle": ["shape"],
     "pooling": ["pool", "adaptive_pool", "lp_pool", "unpool", "fractional_pool"],
-    "rnn": ["rnn"],
+    "rnn": ["rnn", "rnn_cell"],
     "sparse": ["embedding"],
     "transformer": ["transformer"],
     "upsampling": ["upsample"],
