@@ -6,20 +6,22 @@
 // nothing and is reported. Launch: two-dimensional blocks, x along a row (32 threads or fewer where
 // a row is short), y over rows; any grid will do.
 //
-// gather        out (n, width) = table (rows, width)[index (n)]
+// gather        out (n, width) = table (rows, width)[index (n)]. Deterministic.
 //               moves: n rows read, n rows written, the indices.
 // scatter_add   out (rows, width)[index[p]] += term p, with atomic additions: the order of the
 //               additions is not fixed. For float and double: a 16-bit sum would be rounded at each
-//               addition. With index -1 to -rows from the end where `wrap`; index `skip` is left out.
-//               moves: n rows read, n rows read and written in L2.
+//               addition. Where `wrap` negative indices count from the end; index `skip` is left
+//               out. moves: n rows read, n rows read and written in L2.
 // row_keys      keys (n) = index as int, `rows` for what is to be left out. Argsorted (stable, by
-//               the caller) they give the order of segment_sum. moves: n indices, n ints.
+//               the caller) they give the order of segment_sum. Deterministic.
+//               moves: n indices, n ints.
 // row_counts    counts (rows) += how often each row occurs, from the order. Deterministic.
 // segment_sum   out (rows, width)[key] = sum of the terms of that key, in order; `add`: += instead;
 //               over counts[key] where there are counts. Deterministic: see below.
 //               moves: n rows read, each distinct row written; 2 / chunk of the rows twice more.
 // segment_join  the same for the partial sums that segment_sum left.
-// bag_entries   keys, rows and counts of the entries of bags. moves: n indices, 2n ints.
+// bag_entries   keys, rows and counts of the entries of bags. Deterministic.
+//               moves: n indices, 2n ints.
 // bag_max       out (bags, width) and chosen (bags, width), the entry that the maximum comes from.
 //               Deterministic: of equal values the first. moves: n rows read, bags rows written.
 // row_dots      out (n) = the dot product of two rows. Deterministic. moves: 2n rows read.
@@ -52,8 +54,8 @@ DEVICE void gather_rows(const T* table, const I* index, T* out, long long n, lon
 #pragma unroll
         for (int r = 0; r < AHEAD; r++) {
             long long p = i + r * row_stride();
-            row[r] = p < n ? (long long)index[p] : 0;
-            if (row[r] < 0 || row[r] >= rows) {
+            row[r] = p < n ? (long long)index[p] : -1;
+            if (p < n && (row[r] < 0 || row[r] >= rows)) {
                 if (threadIdx.x == 0) report(fault, row[r], p, rows);
                 row[r] = -1;
             }
@@ -63,8 +65,7 @@ DEVICE void gather_rows(const T* table, const I* index, T* out, long long n, lon
 #pragma unroll
             for (int r = 0; r < AHEAD; r++) {
                 values[r] = Vec<T, N>{};
-                if (row[r] >= 0 && i + r * row_stride() < n)
-                    values[r] = load<N>(table + row[r] * width + c);
+                if (row[r] >= 0) values[r] = load<N>(table + row[r] * width + c);
             }
 #pragma unroll
             for (int r = 0; r < AHEAD; r++) {

@@ -166,7 +166,7 @@ def test_index_add_and_its_kin(emulated):
         lambda x, s: x[on_device_of(x, index), on_device_of(x, index % 4 - 4)] + s[:, 0],
     ):
         on_both(f, [rng.normal(size=(6, 4)), rng.normal(size=(50, 4))], layouts=PLAIN)
-        assert Function.launches.count("row_keys") > 0
+        assert {"row_keys", "scatter_add"} < set(Function.launches)
         Function.launches.clear()
 
 
@@ -408,7 +408,7 @@ def test_nothing_waits_for_the_device(emulated, monkeypatch):
 def test_launches(emulated):
     """One kernel forward; back one, or the keys, the sum and joins until one run is left."""
     weight = gpunn.zeros(400, 4, device="cuda", requires_grad=True)
-    for n, names in ((32, ["scatter_add"]), (500, SORTED), (9000, [*SORTED, "segment_join"])):
+    for n, names in ((500, ["scatter_add"]), (1025, [*SORTED, "segment_join"])):
         Function.launches.clear()
         made = F.embedding(on_device(rng.integers(0, 400, n)), weight)
         gpunn.autograd.grad(made, weight, gpunn.ones_like(made))

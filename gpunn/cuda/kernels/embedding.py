@@ -6,8 +6,9 @@ the sorted form the terms are ordered by row and added up in a fixed order, what
 sort is CuPy's argsort of int32 keys: stable, a radix sort, and queued like a kernel, without
 waiting for the device; one of our own would only add launches.
 
-The atomic form is used for float32 and float64 where there are fewer terms than rows, so that
-repeats are few, and no setting asks for a fixed order. 16-bit rows are always sorted: packed
+The atomic form is used for float32 and float64 where there are no more terms than rows, so that
+repeats are few, or so few terms that launches are what takes time, and no setting asks for a fixed
+order. 16-bit rows are always sorted: packed
 16-bit atomics would round at each addition (a sum of ones stops at 256 in bfloat16), and a float32
 copy of the whole table to add into costs more memory and time than sorting the indices.
 """
@@ -25,6 +26,7 @@ from gpunn.cuda.kernels.loader import FLOATS, INDICES, Source
 _source = Source("embedding", T=FLOATS, I=INDICES)
 _USUAL = np.dtype(np.int64)  # I of kernels that read no index: compiled once with the others
 _LIMIT = 2**31 - 1  # keys, and positions of terms, are 32-bit
+_FEW = 1024  # terms: sorting them would take longer than their repeats do
 _NONE = -(2**62)  # an index that is none, nor counts from the end
 _AHEAD = 4  # rows that a thread of gather has in flight
 _MANY = 1 << 22  # values from which on a longer run leaves enough threads
@@ -166,7 +168,8 @@ def _add_rows(
 
 def _atomic(n: int, rows: int, dtype: Any) -> bool:
     """Whether to add up with atomic additions: see the module's text."""
-    return n <= rows and dtype.itemsize > 2 and not settings.are_deterministic_algorithms_enabled()
+    few = n <= max(rows, _FEW) and dtype.itemsize > 2
+    return few and not settings.are_deterministic_algorithms_enabled()
 
 
 def row_counts(keys: Any, order: Any, rows: int) -> Any:
@@ -221,7 +224,7 @@ def coalesce(flat: Any, entries: Any) -> Any:
     new = launch.empty(flat.size, np.bool_)
     new[:1], new[1:] = True, ordered[1:] != ordered[:-1]
     places, keys = ordered[new], launch.empty(flat.size, np.int32)
-    keys[order] = new.cumsum() - 1
+    keys[order] = new.cumsum(dtype=np.int32) - 1
     sums = launch.empty((places.size, *entries.shape[1:]), entries.dtype)
     rows = launch.contiguous(entries).reshape(flat.size, -1)
     sum_sorted(sums.reshape(places.size, -1), keys, order, Terms(rows))
