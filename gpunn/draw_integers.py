@@ -74,7 +74,8 @@ def bernoulli(
 ) -> Any:
     """1 with probability `p`, or else 0: a number, or an array that broadcasts to `shape`.
 
-    A number and a float64 array compare with 53 random bits, a narrower array with 24.
+    A number and a float64 array compare with 53 random bits, a narrower array with 24. On a GPU a
+    number compares with 32, word i of the stream deciding element i.
     RuntimeError for a `p` outside of [0, 1], NotImplementedError for a dtype without it.
 
     >>> gpunn.draw_integers.bernoulli((3,), np.int64, p=1.0).tolist()
@@ -86,9 +87,14 @@ def bernoulli(
         if not 0 <= p <= 1:
             raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
         need(known, "bernoulli_scalar_cpu_", dtype)
-        bound = np.uint64(math.ceil(math.ldexp(p, 53)))
-        mask = np.uint64((1 << 53) - 1)
-        return draw_flat(generator, device, shape, dtype, lambda g, n: words64(g, n) & mask < bound)
+
+        def coins(g: Generator, n: int) -> Any:
+            if g.is_philox:
+                return g.words(n) < np.uint64(math.ceil(math.ldexp(p, 32)))
+            bits = words64(g, n) & np.uint64((1 << 53) - 1)
+            return bits < np.uint64(math.ceil(math.ldexp(p, 53)))
+
+        return draw_flat(generator, device, shape, dtype, coins)
     need(known, "bernoulli_tensor_cpu_self_", dtype)
     need(p.dtype in FLOATS, "bernoulli_tensor_cpu_p_", p.dtype)
     if not bool(((p >= 0) & (p <= 1)).all()):

@@ -172,10 +172,10 @@ def _gpu_nll_vjp(g: Any, x: Any, call: Any, given: Any) -> Any:
 
 def _composed_cross_entropy(x: Tensor, call: Any, given: Any) -> Tensor:
     axis = 1 if x.array.ndim > 1 else 0
-    *plain, smoothing = given
+    target, weight, ignore_index, reduction, smoothing = given
     if smoothing:
-        return _smoothed(x, *plain, smoothing, axis)
-    return _nll_in_arrays(log_softmax(x, axis), *plain)
+        return _smoothed(x, target, weight, ignore_index, reduction, smoothing, axis)
+    return _nll_in_arrays(log_softmax(x, axis), target, weight, ignore_index, reduction)
 
 
 @vjp((0, None, None), composed=_composed_cross_entropy, name="NllLossBackward0")

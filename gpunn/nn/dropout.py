@@ -1,14 +1,19 @@
 """Dropout: zeros at random while training, scaled so that the mean stays.
 
-The mask comes from the device's default generator, one draw an element, whatever the layout.
+The mask comes from the device's default generator, one draw an element, whatever the layout. On a
+GPU it is never stored: the gradient computes it again from the place in the stream.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpunn import draw_integers
 from gpunn.autograd.graph import result, vjp
+from gpunn.cuda.kernels import dropout as kernels
+from gpunn.generator import default_for
 from gpunn.nn.module import Module
 from gpunn.ops._rows import inplace
 from gpunn.tensor import Tensor, wrap
@@ -22,10 +27,24 @@ def _dropout_vjp(g: Any, mask: Any) -> Any:
 def _drop(input: Tensor, p: float) -> Tensor:
     x = input.array
     keep = 1 - p
+    if type(x) is not np.ndarray and kernels.serves(x.dtype):
+        return _kept(input, keep, *default_for(input.device).reserve(x.size))
     mask = draw_integers.bernoulli(x.shape, x.dtype, None, keep, device=input.device)
     if keep:
         mask = mask / x.dtype.type(keep)
     return result(x * mask, input, _dropout_vjp, (input,), (mask,))
+
+
+def _kept(input: Tensor, keep: float, seed: int, offset: int) -> Tensor:
+    """The elements that the random words from `offset` on let stay, on a GPU."""
+    y = kernels.dropout(input.array, keep, seed, offset)
+    return result(y, input, _kept_vjp, (input,), (keep, seed, offset))
+
+
+@vjp((None, None, None), name="NativeDropoutBackward0")
+def _kept_vjp(g: Any, keep: float, seed: int, offset: int) -> Any:
+    apply: Any = _kept if isinstance(g, Tensor) else kernels.dropout
+    return apply(g, keep, seed, offset)
 
 
 _drop_ = inplace(_drop, "dropout")
@@ -35,7 +54,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     """Each element is zero with probability p, else divided by 1 - p; untouched if not training.
 
     Shapes: any; the result has the same. ValueError for p outside [0, 1].
-    The mask is PyTorch's own for the same seed (its CPU bernoulli stream).
+    On the CPU the mask is PyTorch's own for the same seed (its bernoulli stream).
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout.html
 
     >>> F.dropout(gpunn.ones(3), 0.5, training=False)

@@ -1,8 +1,10 @@
 """The functions of layers: PyTorch's `torch.nn.functional`. Each lives with its layer."""
 
+from gpunn.nn.activation import gelu as gelu
 from gpunn.nn.activation import relu as relu
 from gpunn.nn.activation import relu_ as relu_
 from gpunn.nn.activation import sigmoid as sigmoid
+from gpunn.nn.activation import silu as silu
 from gpunn.nn.activation import tanh as tanh
 from gpunn.nn.adaptive_pool import adaptive_avg_pool1d as adaptive_avg_pool1d
 from gpunn.nn.adaptive_pool import adaptive_avg_pool2d as adaptive_avg_pool2d

@@ -332,6 +332,10 @@ CASES = {
         (lambda w, how=how: gpunn.nn.functional.embedding_bag(I(0, 2, 2, 1), w, I(0, 3), mode=how),
          r(3, 2)) for how in ("sum", "mean", "max")
     ],
+    "nn.functional.gelu": [
+        (M,), (lambda x: gpunn.nn.functional.gelu(x, approximate="tanh"), M),
+    ],
+    "nn.functional.silu": [(M,)],
     "nn.functional.dropout": [(lambda x: (gpunn.manual_seed(0), gpunn.nn.functional.dropout(x))[1],
                                r(3, 4))],
     "nn.functional.softmax": [(M, 1), (M, 0)],

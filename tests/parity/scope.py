@@ -68,11 +68,12 @@ OPERATIONS = {
         nn.functional.bilinear nn.functional.binary_cross_entropy
         nn.functional.binary_cross_entropy_with_logits nn.functional.conv1d nn.functional.conv2d
         nn.functional.conv3d nn.functional.cross_entropy nn.functional.dropout
-        nn.functional.embedding nn.functional.embedding_bag nn.functional.linear
+        nn.functional.embedding nn.functional.embedding_bag nn.functional.gelu nn.functional.linear
         nn.functional.*pool* nn.functional.mse_loss nn.functional.nll_loss
         nn.functional.batch_norm nn.functional.group_norm nn.functional.instance_norm
         nn.functional.layer_norm nn.functional.local_response_norm nn.functional.rms_norm
         nn.functional.normalize nn.functional.one_hot nn.functional.pad nn.functional.relu
+        nn.functional.silu
         """,
 }
 
@@ -82,7 +83,7 @@ MODULES = """
     AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d LPPool1d LPPool2d LPPool3d
     FractionalMaxPool2d FractionalMaxPool3d
     RNNCell LSTMCell GRUCell
-    ReLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
+    ReLU GELU SiLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
     BCEWithLogitsLoss Identity Flatten Unflatten BatchNorm1d BatchNorm2d BatchNorm3d GroupNorm
     InstanceNorm1d InstanceNorm2d InstanceNorm3d LayerNorm LocalResponseNorm RMSNorm
     """

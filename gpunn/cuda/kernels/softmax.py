@@ -74,8 +74,7 @@ def _along(name: str, way: str, axis: int, *arrays: Any) -> Any:
     made = launch.empty_like(ready[0])
     if inner > 1:
         kernel = _rows.get(f"{name}_{way}_columns", T=first.dtype)
-        block = (32, slices_for(n))
-        kernel(launch.blocks(columns, 32), block, (*ready, made, columns, n, inner))
+        kernel(launch.blocks(columns, 32), (32, slices_for(n)), (*ready, made, columns, n, inner))
     elif n <= SHORT[-1][0] * SHORT[-1][1]:
         lanes, items = next(s for s in SHORT if n <= s[0] * s[1])
         kernel = _short.get(f"{name}_short_{way}", T=first.dtype, LANES=lanes, ITEMS=items)
