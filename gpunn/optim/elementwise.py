@@ -68,9 +68,13 @@ class Elementwise(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for values in self.state.values():  # old checkpoints have plain numbers
+        for values in self.state.values():
             for name in self._scalars:
-                if name in values and not isinstance(values[name], Tensor):
+                if name not in values:
+                    continue
+                if isinstance(values[name], Tensor):  # on the host: each step reads it
+                    values[name] = values[name].to("cpu")
+                else:  # old checkpoints have plain numbers
                     values[name] = scalar(values[name])
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -161,6 +161,21 @@ def test_missing_gradients_and_own_counts_of_steps(emulated):
     assert_same_state(*found, 2e-5)
 
 
+@pytest.mark.parametrize("name", ["Adam", "NAdam"])
+def test_counts_of_a_loaded_state_stay_on_the_host(emulated, monkeypatch, name):
+    params, optimizer = trained("cuda", name, [(3,), (4,)], steps=1)
+    state = optimizer.state_dict()
+    for values in state["state"].values():  # as PyTorch's fused and capturable ones have it
+        for key in optimizer._scalars:
+            values[key] = values[key].to("cuda")
+    fresh = getattr(gpunn.optim, name)(params, lr=0.01, capturable=True)
+    fresh.load_state_dict(state)
+    assert all(fresh.state[p][key].device.type == "cpu" for p in params for key in fresh._scalars)
+    with no_host_sync(monkeypatch):
+        fresh.step()
+    assert [fresh.state[p]["step"].item() for p in params] == [2.0, 2.0]
+
+
 def test_sparse_gradients_beside_dense_ones(emulated, monkeypatch):
     def scatter_add(array, key, values):
         np.add.at(stand_in.plain(array), stand_in.plain(key), stand_in.plain(values))
@@ -261,6 +276,25 @@ def test_the_check_build_finds_nothing(emulated, name, options):
         gpunn.nn.utils.clip_grad_norm_(params, 0.1, norm_type=math.inf)
 
 
+@pytest.mark.parametrize("odd", [0, 1, 2, 3, 4])
+def test_arrays_that_do_not_start_on_16_bytes(emulated, odd):
+    """One of parameter, gradient and states: the check build refuses wide accesses to it."""
+    arrays = [launch.zeros((4, 41), np.float32) + np.float32(1) for _ in range(5)]
+    aligned = [a.reshape(-1)[4:] for a in arrays]
+    aligned[odd] = arrays[odd].reshape(-1)[1:161]
+    p, g, *states = [a[:160] for a in aligned]
+    with check_build():
+        assert kernels.adam_step([p], [g], states[:1], states[1:2], 1, 0.1,
+                                 max_exp_avg_sqs=states[2:])  # fmt: skip
+        assert kernels.sgd_step([p], [g], states[:1], 0.1, momentum=0.5)
+        total = kernels.total_norm([p, g], 2.0, np.float32)
+        assert kernels.scale_by_norm([p, g], total, 0.5)
+    norm = np.sqrt((p.get() ** 2).sum() + (g.get() ** 2).sum())
+    assert norm == pytest.approx(0.5, rel=1e-5)
+    for a in (p, g, *states):  # each element was treated as the others
+        assert (a.get() == a.get()[0]).all()
+
+
 # --- clipping -----------------------------------------------------------------------------
 
 NORMS = [2, 1, 3, 0.5, math.inf, -1.5, 0, -math.inf]
@@ -300,10 +334,20 @@ def test_clipping_equals_the_cpus(emulated, norm_type, dtype):
 
 
 def test_gradients_that_are_small_enough_are_not_touched(emulated):
-    total, grads = clipped("cuda", max_norm=1e6)
+    norm = clipped("cpu", max_norm=1e6)[0].item()
+    total, grads = clipped("cuda", max_norm=1.5 * norm)
     for g, w in zip(grads, tensors(SHAPES), strict=True):
         assert np.array_equal(host(g), host(w))
-    assert total.item() == pytest.approx(clipped("cpu", max_norm=1e6)[0].item(), rel=1e-6)
+    assert total.item() == pytest.approx(norm, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_clipped_half_precision_is_rounded_once(emulated, dtype):
+    (g,) = tensors([(1000,)], dtype, "cuda")
+    kept, total = host(g), np.float32(7)
+    assert kernels.scale_by_norm([g.array], launch.zeros((), np.float32) + total, 1.0)
+    exact = in_dtype(kept * np.float64(np.float32(1) / (total + np.float32(1e-6))), dtype)
+    np.testing.assert_array_equal(host(g), exact.astype(np.float64))
 
 
 def test_many_gradients_of_several_dtypes(emulated):
