@@ -17,6 +17,7 @@ from gpunn.cuda.kernels.loader import FLOATS, INDICES, Source
 Ints = tuple[int, ...]
 BLOCK = 256
 WARP_FROM = 48  # entries of a window from which on a warp takes it rather than a thread
+SHORT = 1 << 30  # entries of an array up to which indices of 32 bits do
 TAPS = 256  # the largest window whose taps are numbered in a byte
 
 _source = Source(
@@ -56,7 +57,7 @@ def _kernel(name: str, dtype: Any, planes: int, largest: int, side: int = 0) -> 
     """The variant for these sizes, or None."""
     if largest >= 1 << 31 or not _source.serves(T=dtype):
         return None
-    if planes * largest >= 1 << 30:
+    if planes * largest >= SHORT:
         return _source.get(name, T=dtype, I=np.dtype(np.int64), SIDE=0)
     return _source.get(name, T=dtype, I=np.dtype(np.int32), SIDE=side)
 
