@@ -9,8 +9,7 @@ constexpr int DEPTH = TILE / 2;                 // of a slice of a product
 constexpr int PITCH = TILE + 16 / sizeof(Acc);  // rows of shared memory, in 16-byte steps
 constexpr int THREADS = 256;
 constexpr int BLOCKS = HEAD == 64 ? 2 : 1;  // side by side on a multiprocessor, for its registers
-constexpr int UNROLLED = sizeof(Acc) == 8 || HEAD == 256 ? 2 : 4;  // more would spill
-constexpr int LOADS = sizeof(T) == 2 ? 1 : 2;                     // likewise
+constexpr int UNROLLED = sizeof(Acc) == 8 ? 2 : 4;  // more would spill
 
 typedef Acc Matrix[TILE][PITCH];
 typedef Vec<Acc, TM> Few;
@@ -30,7 +29,7 @@ DEVICE void rows_by_rows(Acc (&sums)[TM][TM], Matrix& space, const T* a, int a_r
     Acc(*left)[PITCH] = space, (*right)[PITCH] = space + DEPTH;
     for (int d0 = 0; d0 < width; d0 += DEPTH) {
         __syncthreads();
-#pragma unroll LOADS
+#pragma unroll 1
         for (int e = threadIdx.x; e < TILE * DEPTH; e += THREADS) {
             int row = e / DEPTH, d = e % DEPTH;
             bool inside = d0 + d < width;
@@ -59,7 +58,7 @@ DEVICE void weights_by_rows(Acc (&sums)[TM][HEAD / 16], const Matrix& weights, M
     for (int c = 0; c < HEAD / TILE; c++) {
         if (c * TILE >= width) break;
         __syncthreads();
-#pragma unroll LOADS
+#pragma unroll 1
         for (int e = threadIdx.x; e < TILE * TILE; e += THREADS) {
             int row = e / TILE, column = c * TILE + e % TILE;
             bool inside = row < rows && column < width;

@@ -1,8 +1,9 @@
-"""Attention through kernels/attention.cu and attention_backward.cu.
+"""Attention through kernels/attention*.cu: on the tensor cores for 16-bit values where the device
+has them and the shared memory that they need, else on the ordinary cores.
 
 Query, key and value come with any leading dimensions that broadcast to the batch shape of `call`
-(gpunn.nn.attention.Call); the kernels see (batch, heads, rows, width) with each head of key and value
-shared by `call.group` heads of the query. Masks are passed with the strides 0 of what they repeat.
+(gpunn.nn.attention.Call); the kernels see (batch, heads, rows, width), with each head of key and
+value shared by `call.group` heads of the query. Masks have strides of 0 where they are repeated.
 """
 
 from __future__ import annotations
@@ -15,10 +16,24 @@ import numpy as np
 from gpunn.autograd.graph import unbroadcast
 from gpunn.cuda.kernels import launch
 from gpunn.cuda.kernels.loader import FLOATS, Source
+from gpunn.dtypes import BF16
 
 HEADS = (64, 128, 256)  # sizes of a head that the kernels are compiled for
 _forward = Source("attention", T=FLOATS, HEAD=HEADS)
 _backward = Source("attention_backward", T=FLOATS, HEAD=HEADS)
+
+# The rows that pass by a block's own 64 in one tile, by size of a head: the first whose shared
+# memory the device has. The kernels on the tensor cores are compiled for these.
+_FORWARD_TILES = {64: (64,), 128: (64, 32), 256: (32, 16)}
+_BACKWARD_TILES = {64: (64,), 128: (32, 16), 256: (16,)}
+_mma_forward = Source(
+    "attention_mma", T=FLOATS[:2], HEAD=HEADS, OTHERS=(64, 32, 16),
+    only=lambda choice: choice["OTHERS"] in _FORWARD_TILES[choice["HEAD"]],
+)  # fmt: skip
+_mma_backward = Source(
+    "attention_mma_backward", T=FLOATS[:2], HEAD=HEADS, OTHERS=(64, 32, 16),
+    only=lambda choice: choice["OTHERS"] in _BACKWARD_TILES[choice["HEAD"]],
+)  # fmt: skip
 
 # `Problem` of attention.cuh.
 _PROBLEM = np.dtype(
@@ -48,7 +63,7 @@ def attention_forward(q: Any, k: Any, v: Any, mask: Any, drop: Any, call: Any) -
     out = launch.empty(shape, q.dtype)
     sums = launch.empty(shape[:-1], setup.acc)
     if out.size:
-        setup.launch(_forward, "attention_forward", setup.row_tiles, *setup.inputs, out, sums)
+        setup.launch(False, "attention_forward", 1, q.shape[-2], (*setup.inputs, out, sums))
     return out, sums
 
 
@@ -65,17 +80,16 @@ def attention_backward(
         for x, needed in zip(setup.qkv, needs, strict=True)
     )
     if dout.size:
-        setup.kernel(_backward, "attention_delta")(
+        _backward.get("attention_delta", T=q.dtype, HEAD=HEADS[0])(
             launch.blocks(rows, 8), 256, (out, dout, delta, rows, out.shape[-1])
         )
         known = (*setup.inputs, dout, sums, delta)
         if needs[0]:
-            setup.launch(_backward, "attention_query_grad", setup.row_tiles, *known, dq)
+            setup.launch(True, "attention_query_grad", 1, q.shape[-2], (*known, dq))
         if needs[1] or needs[2]:
             grads = (dk if needs[1] else None, dv if needs[2] else None)
-            setup.launch(
-                _backward, "attention_key_value_grad", setup.column_tiles, *known, *grads
-            )
+            name, columns = "attention_key_value_grad", k.shape[-2]
+            setup.launch(True, name, call.group, columns, (*known, *grads))
     return tuple(  # type: ignore[return-value]
         unbroadcast(g, x.shape) if needed else None
         for g, x, needed in zip((dq, dk, dv), (q, k, v), needs, strict=True)
@@ -97,7 +111,7 @@ class _Setup:
         self.acc = np.dtype(np.float64 if q.dtype == np.float64 else np.float32)
         self.head = next(n for n in HEADS if n >= max(q.shape[-1], v.shape[-1]))
         problem = np.zeros((), _PROBLEM)
-        problem["heads"] = heads = math.prod(call.batch)
+        problem["heads"] = math.prod(call.batch)
         problem["heads_of_a_batch"] = call.batch[-1] if call.batch else 1
         problem["group"], problem["scale"], problem["causal"] = call.group, call.scale, call.causal
         problem["rows"], problem["width"] = q.shape[-2:]
@@ -110,10 +124,6 @@ class _Setup:
         mask = self._mask(mask, problem, (*call.batch, q.shape[-2], k.shape[-2]))
         self.inputs = (*self.qkv, *mask)
         self.problem = problem
-        tile = 32 if self.acc == np.float64 else 64
-        self.row_tiles = heads * -(-q.shape[-2] // tile)
-        self.column_tiles = heads // call.group * -(-k.shape[-2] // tile)
-
     def _mask(self, mask: Any, problem: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
         """(allow, bias), of which one or none is an array; its strides go into the problem."""
         if mask is None:
@@ -134,11 +144,40 @@ class _Setup:
             return launch.contiguous(mask).view(np.uint8), None
         return None, launch.contiguous(mask.astype(self.acc, copy=False))
 
-    def kernel(self, source: Source, name: str) -> Any:
-        return source.get(name, T=self.dtype, HEAD=self.head)
+    def launch(self, backward: bool, name: str, sharing: int, rows: int, args: Any) -> None:
+        """Launches a kernel for tiles of `rows` rows of each head, or of each group of heads."""
+        heads = int(self.problem["heads"]) // sharing
+        others, shared = self._tensor_tiles(backward)
+        if not others:
+            tile = 32 if self.acc == np.float64 else 64
+            kernel = (_backward if backward else _forward).get(name, T=self.dtype, HEAD=self.head)
+            kernel(launch.blocks(heads * -(-rows // tile), 1), 256, (*args, self.problem))
+            return
+        source = _mma_backward if backward else _mma_forward
+        for part, used in self._parts(name.replace("attention", "attention_mma"), args):
+            kernel = source.get(part, T=self.dtype, HEAD=self.head, OTHERS=others)
+            grid = launch.blocks(heads * -(-rows // 64), 1)
+            kernel(grid, 128, (*used, self.problem), shared=shared)
 
-    def launch(self, source: Source, name: str, tiles: int, *arrays: Any) -> None:
-        self.kernel(source, name)(launch.blocks(tiles, 1), 256, (*arrays, self.problem))
+    def _parts(self, name: str, args: Any) -> Any:
+        """(kernel, arguments): for large heads the gradients of key and value come one by one."""
+        if self.head < 256 or not name.endswith("key_value_grad"):
+            return [(name, args)]
+        *known, dk, dv = args
+        both = ("attention_mma_key_grad", dk), ("attention_mma_value_grad", dv)
+        return [(part, (*known, grad)) for part, grad in both if grad is not None]
+
+    def _tensor_tiles(self, backward: bool) -> tuple[int, int]:
+        """(rows in a passing tile, bytes of shared memory) on the tensor cores; (0, 0) without."""
+        least = {np.dtype(np.float16): (7, 5), BF16: (8, 0)}.get(self.dtype)
+        if least is None or launch.capability() < least:
+            return 0, 0
+        own, tiles = (128, _BACKWARD_TILES) if backward else (64, _FORWARD_TILES)
+        for others in tiles[self.head]:
+            shared = (own + 4 * others) * (self.head + 8) * 2
+            if shared <= launch.shared_limit():
+                return others, shared
+        return 0, 0
 
 
 def _spread(x: Any, lead: tuple[int, ...]) -> Any:
