@@ -38,7 +38,6 @@ class _View(NamedTuple):
     address: int
     end: int
     where: int  # of the pointer
-    element: int
     writable: bool
     label: str
 
@@ -130,7 +129,7 @@ class Arguments:
             self._fail(p, "is read-only, and the kernel may write to it")
         address = array.__array_interface__["data"][0]
         end = address + array.nbytes
-        return _View(address, end, where, array.itemsize, not p.const, p.label)
+        return _View(address, end, where, not p.const, p.label)
 
     def _lay_out(self, views: list[_View]):
         """Arrays that overlap share a buffer, so that they stay aliases."""
@@ -159,8 +158,8 @@ def _buffer(group: list[_View]) -> tuple:
     start = group[0].address
     if len(group) == 1:
         view = group[0]
-        return start, view.end - start, view.label.encode(), view.writable, view.element
+        return start, view.end - start, view.label.encode(), view.writable
     labels = " and ".join(dict.fromkeys(view.label for view in group))
     size = max(view.end for view in group) - start
     writable = any(view.writable for view in group)
-    return start, size, labels.encode(), writable, min(view.element for view in group)
+    return start, size, labels.encode(), writable

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -22,9 +21,7 @@ RED_ZONE = 256  # bytes after each shared variable, in the check build
 DYNAMIC = (227 << 10) + (1 << 10)  # bytes of dynamic shared memory, with its red zone
 _CHECKS = "-fsanitize=thread,bounds,alignment,integer-divide-by-zero"
 _HOOKS = ["--param", "tsan-distinguish-volatile=1", "--param", "tsan-instrument-func-entry-exit=0"]
-_HOOK = re.compile(r"__tsan_(?:unaligned_)?(?:volatile_)?(?:read|write)(\d+)")
 _COPIES = ("memcpy", "memmove", "memset")
-_ANY_SIZE = {"__tsan_read_range", "__tsan_write_range", *_COPIES}
 
 
 class CompileError(EmulatorError):
@@ -208,22 +205,18 @@ def _dynamic_buffer(target: Path) -> str:
     return "\n".join([*lines, f".zero {DYNAMIC}", '.section .note.GNU-stack, "", @progbits', ""])
 
 
-def _facts(library: Path, target: Path) -> dict:
-    """What the runtime must know: the shared variables, the bytes of the smallest access."""
+def _facts(library: Path) -> dict:
+    """What the runtime must know: where shared variables lie in the thread-local storage."""
     storage = [row for row in _symbols(library) if row[3] == "TLS" and row[6] != "UND"]
     dynamic = next(int(row[1], 16) for row in storage if row[7] == "emulator_dynamic_shared")
     names = run("c++filt", *(row[7] for row in storage)).splitlines()
     shared = [
-        (name.split("::")[-1], int(row[1], 16), int(row[2], 0)) for name, row in zip(names, storage)
+        (name, int(row[1], 16), int(row[2], 0)) for name, row in zip(names, storage)
     ]
-    called = [row[7] for row in _symbols(target) if row[6] == "UND"]
-    sizes = [int(hook[1]) for hook in map(_HOOK.fullmatch, called) if hook]
-    any_size = any(name in _ANY_SIZE for name in called)
     return {
         "dynamic": dynamic,
         "storage": max([dynamic + DYNAMIC] + [place + size for _, place, size in shared]),
         "shared": [variable for variable in shared if variable[2]],
-        "granule": 1 if any_size else min([4, *sizes]),
     }
 
 
@@ -241,7 +234,7 @@ def library(text: str, kernels: dict[str, Kernel], check: bool) -> tuple[Path, d
             *(_compiler(), "-shared", "-Wl,-z,now", "-Wl,-rpath,$ORIGIN", *wrap, "-o", str(made)),
             *(str(target), str(stub), str(needs), "-lm"),
         )
-        made.with_suffix(".json").write_text(json.dumps(_facts(made, target)))
+        made.with_suffix(".json").write_text(json.dumps(_facts(made)))
 
     path = _cached(name, build)
     return path, json.loads(path.with_suffix(".json").read_text())

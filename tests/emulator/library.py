@@ -38,7 +38,6 @@ class Module(Structure):
         ("storage_bytes", c_size_t),
         ("shared", POINTER(SharedVariable)),
         ("shared_count", c_int),
-        ("granule", c_int),
     ]
 
 
@@ -48,7 +47,6 @@ class Buffer(Structure):
         ("bytes", c_size_t),
         ("name", c_char_p),
         ("writable", c_int),
-        ("element", c_int),
     ]
 
 
@@ -100,7 +98,8 @@ class Library:
         self.runtime = runtime()
         self.path = path
         self._loaded = CDLL(str(path))
-        variables = [(name.encode(), place, size) for name, place, size in facts["shared"]]
+        self._shared = facts["shared"]  # rows of FUNCTION::NAME, place, bytes
+        variables = [(n.split("::")[-1].encode(), place, size) for n, place, size in self._shared]
         dynamic, low, high = _address(self._loaded.emulator_dynamic), c_void_p(), c_void_p()
         self.runtime.emulator_image(dynamic, low, high)
         self.module = Module(
@@ -111,7 +110,6 @@ class Library:
             facts["storage"],
             (SharedVariable * len(variables))(*variables),
             len(variables),
-            facts["granule"],
         )
 
     def thread(self, kernel: str) -> int:
@@ -126,6 +124,10 @@ class Library:
     def bound(self, kernel: str) -> int:
         """The most threads of a block."""
         return CFUNCTYPE(c_longlong)((f"emulator_bound_{kernel}", self._loaded))()
+
+    def static_shared(self, kernel: str) -> int:
+        """Bytes of the kernel's own shared variables."""
+        return sum(size for name, _, size in self._shared if name.startswith(f"{kernel}::"))
 
     def launch(self, request: Request) -> str | None:
         """None, or what went wrong."""

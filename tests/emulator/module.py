@@ -61,29 +61,30 @@ class Function:
         self._builds = {}
 
     def _build(self, check: bool):
-        """The library, the thread function's address, the parameters and the launch bound."""
+        """The library, the thread function's address, the parameters and the limits."""
         if check not in self._builds:
             library = _library(self._code, check)
             wanted = parameters(library.signature(self.name), self._names)
-            bound = library.bound(self.name)
-            self._builds[check] = library, library.thread(self.name), wanted, bound
+            limits = library.bound(self.name), library.static_shared(self.name)
+            self._builds[check] = library, library.thread(self.name), wanted, limits
         return self._builds[check]
 
-    def _check_shape(self, grid, block, shared, bound):
+    def _check_shape(self, grid, block, shared, bound, static):
+        most = self.max_dynamic_shared_size_bytes
+        unasked = most <= DEFAULT_SHARED
         problem = None
-        if any(not 1 <= g <= most for g, most in zip(grid, MOST_BLOCKS)):
+        if any(not 1 <= g <= n for g, n in zip(grid, MOST_BLOCKS)):
             problem = f"a grid of {grid} blocks; the limits are 1 to {MOST_BLOCKS}"
-        elif any(not 1 <= b <= most for b, most in zip(block, MOST_THREADS)):
+        elif any(not 1 <= b <= n for b, n in zip(block, MOST_THREADS)):
             problem = f"a block of {block} threads; the limits are 1 to {MOST_THREADS}"
         elif block[0] * block[1] * block[2] > bound:
             problem = f"a block of {block} threads, more than its launch bound of {bound}"
-        elif shared > self.max_dynamic_shared_size_bytes:
-            problem = (
-                f"{shared} bytes of dynamic shared memory, more than "
-                f"max_dynamic_shared_size_bytes = {self.max_dynamic_shared_size_bytes}"
-            )
-        elif not 0 <= shared <= MOST_SHARED:
-            problem = f"{shared} bytes of dynamic shared memory; the limit is {MOST_SHARED}"
+        elif shared + static > MOST_SHARED or static > DEFAULT_SHARED:
+            problem = f"{shared} bytes of dynamic shared memory beside {static} of static"
+            problem += f"; the limit is {MOST_SHARED}, of static {DEFAULT_SHARED}"
+        elif not 0 <= shared <= (DEFAULT_SHARED - static if unasked else most):
+            problem = f"{shared} bytes of dynamic shared memory beside {static} of static"
+            problem += f", and max_dynamic_shared_size_bytes is {most}"
         if problem:
             raise EmulatorError(f"{self.name}: launched with {problem}")
 
@@ -91,8 +92,8 @@ class Function:
         grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
         with _one_at_a_time:
             how = now()
-            library, thread, wanted, bound = self._build(how.check)
-            self._check_shape(grid, block, shared_mem, bound)
+            library, thread, wanted, limits = self._build(how.check)
+            self._check_shape(grid, block, shared_mem, *limits)
             arguments = Arguments(self.name, wanted, args)
             request = Request(
                 pointer(library.module),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\\n])*")', re.DOTALL)
+_NO_CODE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 _LAUNCH_BOUNDS = "__launch_bounds__"
 
 
@@ -13,10 +13,6 @@ class Kernel(NamedTuple):
     name: str
     parameters: tuple[str, ...]
     bound: str  # an expression: the most threads of a block
-
-
-def _without_comments(text: str) -> str:
-    return _COMMENT.sub(lambda found: found[1] or " ", text)
 
 
 def _closing(text: str, start: int) -> int:
@@ -62,7 +58,7 @@ def _kernel_at(text: str, place: int) -> Kernel | None:
 
 def kernels(text: str) -> dict[str, Kernel]:
     """The kernels of a text by name."""
-    text = _without_comments(text)
+    text = _NO_CODE.sub(" ", text)  # comments and strings
     places = (found.end() for found in re.finditer(r"\b__global__\b", text))
     found = (_kernel_at(text, place) for place in places)
     return {kernel.name: kernel for kernel in found if kernel}

@@ -1,4 +1,4 @@
-"""Each planted defect of kernels/faults.cu: what the check build says of it, and what the plain build.
+"""Each planted defect of kernels/faults.cu: what the check build says of it, and the plain build.
 
 The correct twin of each kernel runs without complaint in every order and in both builds.
 """
@@ -63,7 +63,7 @@ CASES = [
          r"\(0, 0, 0\): byte 240 of x \(argument 0\), which has 240 bytes",
          r"out-of-bounds or misaligned access by thread \(59, 0, 0\) .*: byte 240 of x", 1, 64,
          (f(60), zeros(60), N(60))),
-    Case("write_past_end", r"out-of-bounds write of 4 bytes by thread \(57, 0, 0\) .*: byte 228 of y",
+    Case("write_past_end", r"out-of-bounds write of 4 bytes by thread \(57, 0, .*: byte 228 of y",
          r"wrote just outside y \(argument 0\), which has 228 bytes", 1, 64, (zeros(57), N(57))),
     Case("read_before_start", "out-of-bounds read of 4 bytes .*: byte -4 of x", NAN, 1, 64,
          (f(64), zeros(64))),
@@ -81,16 +81,16 @@ CASES = [
          "out-of-bounds or misaligned access .*: a null pointer", 1, 32, (None, zeros(32))),
     Case("write_to_const", r"write to x \(argument 0\), which the kernel declares const, by thread",
          r"write to x \(argument 0\), which the kernel declares const", 1, 32, (ints(32), ints(32))),
-    Case("misaligned", r"misaligned access: byte 4 of x .*, is no multiple of 16 bytes",
+    Case("misaligned", r"misaligned access: byte 4 of x .* is no multiple of 16 bytes",
          f"{WRONG}|misaligned access", 1, 16, (f(80), zeros(16))),
-    Case("missing_atomic_in_block", RACE + r"y \(argument 1\): (read|write) .* and write", UNSEEN, 1,
-         64, (ints(64), zeros(4))),
-    Case("missing_atomic_in_grid", RACE + r"y \(argument 0\): read .* by thread \(0, 0, 0\) of block "
-         r"\(1, 0, 0\), and write .* by a thread of block \(0, 0, 0\), with no __threadfence",
+    Case("missing_atomic_in_block", RACE + r"y \(argument 1\): (read|write) .* and write", UNSEEN,
+         1, 64, (ints(64), zeros(4))),
+    Case("missing_atomic_in_grid", RACE + r"y \(argument 0\): read .* by thread \(0, 0, 0\) of "
+         r"block \(1, 0, 0\), and write .* by a thread of block \(0, 0, 0\), with no __threadfence",
          UNSEEN, 8, 32, (zeros(1),)),
     Case("missing_syncwarp", UNWRITTEN, NAN, 1, 32, (f(32), zeros(32))),
-    Case("missing_syncwarp_before_reuse", RACE + "shared variable s: (write|read) .* and (read|write)",
-         WRONG, 1, 64, (zeros(64),), ("", ": read")),
+    Case("missing_syncwarp_before_reuse", RACE + "shared variable s: (write|read) .* and "
+         "(read|write)", WRONG, 1, 64, (zeros(64),), ("", ": read")),
     Case("syncwarp_of_half", RACE + "shared variable t: read .* and write", NAN, 1, 32,
          (f(32), zeros(32)), ("", ": write")),
     Case("missing_release", RACE + r"parts \(argument 1\): read .* of block \(7, 0, 0\), and write "

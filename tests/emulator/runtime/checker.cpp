@@ -22,17 +22,27 @@ struct Reported {
 };
 static std::vector<Reported> reported;
 
+// A region begins with cells of 4 bytes, which become smaller with the first smaller access to it.
+enum { WIDEST = 2 };  // log2 of 4
 static char* first_cell(const Region& r) { return (char*)((size_t)r.low & ~size_t(15)); }
+static size_t cell_count(const Region& r) { return (size_t(r.high - first_cell(r)) >> r.shift) + 1; }
+
+static void refine(Region& r, int shift) {
+    Region fine = r;
+    fine.shift = shift;
+    fine.cells = (Cell*)calloc(cell_count(fine), sizeof(Cell));
+    for (size_t i = 0; i < cell_count(fine); i++) fine.cells[i] = r.cells[i >> (r.shift - shift)];
+    free(r.cells);
+    r = fine;
+}
 
 void start_checker() {
     start_order(size_t(request.grid[0]) * request.grid[1] * request.grid[2]);
     reported.clear();
     emulator_image((char*)&threadIdx, &runtime_low, &runtime_high);
     for (Region& r : regions) {
-        int bytes = request.module->granule;
-        if (r.buffer) bytes = std::max(bytes, std::min(4, r.buffer->element));
-        r.shift = bytes >= 4 ? 2 : bytes >= 2 ? 1 : 0;
-        r.cells = (Cell*)calloc((size_t(r.high - first_cell(r)) >> r.shift) + 1, sizeof(Cell));
+        r.shift = WIDEST;
+        r.cells = (Cell*)calloc(cell_count(r), sizeof(Cell));
     }
 }
 
@@ -168,9 +178,12 @@ void check(const char* p, size_t bytes, Access kind, bool synchronises, const vo
             who(current).c_str(), source_of(pc).c_str());
         abandon();
     }
+    int shift = __builtin_ctzll((size_t)p | bytes | 1 << WIDEST);
+    if (shift < r->shift) refine(*r, shift);
     Stamp now = stamp(pc, synchronises);
     const char* base = first_cell(*r);
-    Cell *cell = r->cells + ((p - base) >> r->shift), *last = r->cells + ((p + bytes - 1 - base) >> r->shift);
+    Cell* cell = r->cells + ((p - base) >> r->shift);
+    Cell* last = r->cells + ((p + bytes - 1 - base) >> r->shift);
     for (; cell <= last; cell++) check_cell(*r, cell, kind, now);
 }
 

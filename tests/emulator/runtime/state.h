@@ -38,14 +38,12 @@ struct Module {
     size_t storage_bytes;        // of all of that
     const SharedVariable* shared;
     int shared_count;
-    int granule;                 // the smallest access that its kernels make, in bytes
 };
 struct Buffer {  // the memory of one array, or of several that overlap
     char* data;
     size_t bytes;
     const char* name;
     int writable;
-    int element;  // bytes of one
 };
 struct Patch {  // the place of a pointer among the arguments
     char** where;
