@@ -134,6 +134,8 @@ class Elementwise(Optimizer):
         library = library_for(xp, batch) if self._has_fused else None
         if library is not None:
             batch = self._update_with(library, group, batch, ticks)
+            if not batch:
+                return
         small = BLOCK if xp is np and dtype.char in "fd" else -1
         numbers = constants(xp, dtype, self._coefficients(group, *ticks))
         for arrays in batch:

@@ -58,7 +58,7 @@ def empty_like(x: Any) -> Any:
 
 def contiguous(x: Any) -> Any:
     """x, C-contiguous: itself where it is."""
-    return x if x.flags.c_contiguous else detect.load().ascontiguousarray(x)
+    return x if x._c_contiguous else detect.load().ascontiguousarray(x)
 
 
 # --- the device ---------------------------------------------------------------------------

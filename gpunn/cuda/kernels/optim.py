@@ -52,16 +52,15 @@ def adam_step(
 
 def total_norm(arrays: Arrays, p: float, dtype: Any) -> Any:
     """The p-norm of all elements together, a 0-dim array of `dtype`; None for p = 0 and -inf."""
-    if p == 0 or p == -np.inf or not all(_source.serves(T=a.dtype) for a in arrays):
+    lists = _by_dtype(arrays)
+    if lists is None or p == 0 or p == -np.inf:
         return None
-    kind = _KINDS.get(p, 3)
-    launches: list[tuple[Any, Any, int]] = []
-    for same in _by_dtype([launch.contiguous(a) for a in arrays]):
-        for (part,), layout, chunks in _launches([same]):
-            launches.append((part, layout, chunks))
+    launches = [
+        run for same in lists for run in _launches([[launch.contiguous(a) for a in same]])
+    ]
     parts = launch.empty((max(1, sum(chunks for *_, chunks in launches)),), np.float64)
-    end = 0
-    for part, layout, chunks in launches:
+    kind, end = _KINDS.get(p, 3), 0
+    for (part,), layout, chunks in launches:
         start, end = end, end + chunks
         kernel = _source.get("norm_parts", T=part[0].dtype)
         kernel(launch.blocks(chunks, 1), BLOCK, (part, layout, kind, p, parts[start:end]))
@@ -72,14 +71,16 @@ def total_norm(arrays: Arrays, p: float, dtype: Any) -> Any:
 
 def scale_by_norm(arrays: Arrays, total: Any, max_norm: float) -> bool:
     """Multiplies all arrays by max_norm / (total + 1e-6) where that is below 1; total is 0-dim."""
-    flat = [_row_in_order([a]) for a in arrays]
-    if None in flat or not all(_source.serves(T=a.dtype) for a in arrays):
+    lists = _by_dtype(arrays)
+    columns = [_in_order([same]) for same in lists or ()]
+    if lists is None or None in columns:
         return False
-    for same in _by_dtype([row[0] for row in flat if row]):
-        wide = np.float64 if same[0].dtype == np.float64 else np.float32
+    for column in filter(None, columns):
+        dtype = column[0][0].dtype
+        wide = np.float64 if dtype == np.float64 else np.float32
         norm = total if total.dtype == wide else total.astype(wide)
-        kernel = _source.get("scale_by_norm", T=same[0].dtype)
-        for (part,), layout, chunks in _launches([same]):
+        kernel = _source.get("scale_by_norm", T=dtype)
+        for (part,), layout, chunks in _launches(column):
             kernel(launch.blocks(chunks, 1), BLOCK, (part, layout, norm, max_norm))
     return True
 
@@ -133,12 +134,12 @@ def _row_in_order(arrays: Arrays) -> Arrays | None:
     return views if all(a._c_contiguous for a in views) else None
 
 
-def _by_dtype(arrays: Arrays) -> list[list[Any]]:
-    """The arrays in lists of one dtype each."""
+def _by_dtype(arrays: Arrays) -> list[Arrays] | None:
+    """The arrays in lists of one dtype each; None if a dtype is not served."""
     lists: dict[Any, list[Any]] = {}
     for a in arrays:
         lists.setdefault(a.dtype, []).append(a)
-    return list(lists.values())
+    return list(lists.values()) if all(_source.serves(T=dtype) for dtype in lists) else None
 
 
 def _launches(columns: Sequence[Arrays]) -> Iterator[tuple[list[Any], Any, int]]:
