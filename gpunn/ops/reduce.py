@@ -128,7 +128,7 @@ def sum_array(x: Any, axes: Any = None, keepdim: bool = False) -> Any:
     if kind in "biu":
         return x.sum(axis=axes, dtype=np.int64, keepdims=keepdim)
     if half(x.dtype):
-        return np.asarray(x.sum(axis=axes, dtype=F32, keepdims=keepdim)).astype(x.dtype)
+        return x.sum(axis=axes, dtype=F32, keepdims=keepdim).astype(x.dtype)
     if type(x) is np.ndarray:
         return _add(x, axis=axes, keepdims=keepdim)  # x.sum without its Python wrapper
     return x.sum(axis=axes, keepdims=keepdim)
@@ -177,7 +177,7 @@ def mean(
     axes = axes_of(dim, x.ndim)
     count = count_along(x, axes)
     if half(x.dtype):
-        y = np.asarray(x.sum(axis=axes, dtype=F32, keepdims=keepdim) / count).astype(x.dtype)
+        y = (x.sum(axis=axes, dtype=F32, keepdims=keepdim) / count).astype(x.dtype)
     else:
         y = sum_array(x, axes, keepdim) / x.dtype.type(count)
     made = result(y, input, _mean_vjp, (input,), (x.shape, axes, keepdim, count))
