@@ -54,7 +54,8 @@ def _maxima(x: Any, samples: Any, kernel: Ints, out: Ints) -> tuple[Any, Any]:
     places = _flat(starts, (0,) * dims, size) + xp.zeros(best.shape, np.int64)
     for tap in product(*map(range, kernel)):
         at = xp.broadcast_to(_flat(starts, tap, size), best.shape)
-        candidate = xp.take_along_axis(flat, at.reshape(n, c, math.prod(out)), -1).reshape(best.shape)
+        candidate = xp.take_along_axis(flat, at.reshape(n, c, math.prod(out)), -1)
+        candidate = candidate.reshape(best.shape)
         better = (candidate > best) | (candidate != candidate)
         xp.copyto(best, candidate, where=better)
         xp.copyto(places, at, where=better)

@@ -26,7 +26,9 @@ def grid_of_three(monkeypatch):
 
 
 @pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize("rows, n", [(1, 1), (2, 31), (3, 32), (2, 33), (40, 12), (33, 6), (5, 130)])
+@pytest.mark.parametrize(
+    "rows, n", [(1, 1), (2, 31), (3, 32), (2, 33), (40, 12), (33, 6), (5, 130)]
+)
 def test_steps(emulated, name, rows, n):
     """Odd lengths go one column at a time; of 6, float64 goes in twos."""
     step, gates = STEPS[name]

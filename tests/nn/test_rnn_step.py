@@ -6,7 +6,13 @@ from check import check, check_grad
 
 import gpunn
 from gpunn.nn.rnn_step import (
-    gru_backward, gru_composed, gru_forward, gru_step, lstm_backward, lstm_composed, lstm_forward,
+    gru_backward,
+    gru_composed,
+    gru_forward,
+    gru_step,
+    lstm_backward,
+    lstm_composed,
+    lstm_forward,
     lstm_step,
 )  # fmt: skip
 

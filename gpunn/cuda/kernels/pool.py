@@ -73,7 +73,8 @@ def _forward(
     if kernel is None:
         return None
     x = launch.contiguous(x)
-    made: list[Any] = [None if d is None else launch.empty((*lead, *out), d) for d in (x.dtype, *won)]
+    shape = (*lead, *out)
+    made: list[Any] = [None if d is None else launch.empty(shape, d) for d in (x.dtype, *won)]
     if made[0].size:
         grid = launch.blocks(made[0].size * (32 if warp else 1), BLOCK)
         kernel(grid, BLOCK, (x, *made, planes, w, *after))
