@@ -1,18 +1,18 @@
 // Optimizer steps and gradient clipping over many arrays in one launch: each array moves once.
 //
-//   sgd_step     g = sign grad + decay p;  b = keep b + rest g;  p -= lr (momentum ? ... : g)
-//                with momentum: p -= lr (nesterov ? g + momentum b : b)
-//   adam_step    g = sign grad + decay p;  p *= shrink;  m += (1 - b1) (g - m);
-//                v = b2 v + (1 - b2) g g;  p -= step m / (sqrt(vmax or v) part + eps)
-//   norm_parts   parts[chunk] = the largest |x|, or the sum of |x|, x x or |x|^p, of a chunk
-//   norm_total   total[0] = the norm that all the parts make together
+//   sgd_step       g = sign grad + decay p;  p -= lr g, or with buffers
+//                  b = first ? g : momentum b + rest g;  p -= lr (nesterov ? g + momentum b : b)
+//   adam_step      g = sign grad + decay p;  p *= shrink;  m += rest1 (g - m);
+//                  v = beta2 v + rest2 g g;  p -= step m / (sqrt(vmax or v) part + eps)
+//   norm_parts     parts[chunk] = the largest |x|, or the sum of |x|, x x or |x|^p, of a chunk
+//   norm_total     total[0] = the norm that all the parts make together
 //   scale_by_norm  x *= max_norm / (total + 1e-6) where that is less than 1
 //
 // Constants: ARRAYS (64), BLOCK (threads), CHUNK (elements; a multiple of 8).
 // Arguments: up to 64 arrays of T, C-contiguous, by their addresses (`Pointers`), their sizes and
-// the number of their first chunk of CHUNK elements (`Layout`, first[64] is the number of chunks).
-// `buffers`, `vmax` may be tables of null pointers; `first` says that b starts as g. total is one
-// number. parts are doubles, of all arrays of all launches.
+// the numbers of their first chunks of CHUNK elements (`Layout`; behind the last array, first is
+// the number of all chunks). `buffers` and `tops` (vmax) may be tables of null pointers. `parts`
+// are doubles, of all arrays of all launches; `total` is one number.
 // Launch: BLOCK threads; a block takes a chunk at a time, so that arrays of very different sizes
 // keep all blocks busy; any grid. norm_total: one block of 1024.
 // Math in Acc; values of 16 bits are rounded once, when they are stored.
@@ -51,6 +51,7 @@ DEVICE Part part_of(const Layout& layout, int chunk) {
 template <int N> struct Count {};
 template <class F> DEVICE void each(Part part, bool wide, const F& f) {
     long long middle = wide ? part.from + (part.to - part.from) / WIDE * WIDE : part.from;
+#pragma unroll 2
     for (long long i = part.from + threadIdx.x * WIDE; i < middle; i += BLOCK * WIDE)
         f(Count<WIDE>(), i);
     for (long long i = middle + threadIdx.x; i < part.to; i += BLOCK) f(Count<1>(), i);

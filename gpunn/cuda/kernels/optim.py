@@ -17,7 +17,8 @@ from gpunn.cuda.kernels.loader import FLOATS, Source
 
 Arrays = Sequence[Any]
 
-ARRAYS, BLOCK, CHUNK = 64, 256, 8192
+ARRAYS, BLOCK = 64, 256
+CHUNK = 2048  # elements: so few that the last blocks of a launch end at nearly the same time
 _source = Source("optim", T=FLOATS, ARRAYS=(ARRAYS,), BLOCK=(BLOCK,), CHUNK=(CHUNK,))
 _LAYOUT = np.dtype([("size", "i8", (ARRAYS,)), ("first", "i4", (ARRAYS + 1,))], align=True)
 _KINDS = {np.inf: 0, 1.0: 1, 2.0: 2}  # enum Kind of the kernel; 3: any other
