@@ -25,31 +25,30 @@ DEVICE T* kept_row(int head, long long offset) {
     return reinterpret_cast<T*>(memory) + offset + (head > 0 ? WIDE - head : 0);
 }
 
-template <bool LOG, bool KEPT>
-DEVICE void forward_rows(const T* __restrict__ x, T* __restrict__ y, long long rows, long long n) {
+template <bool LOG>
+DEVICE void forward_rows(const T* x, T* y, long long rows, long long n, bool kept) {
     __shared__ Acc scratch[32];
     int rank = threadIdx.x, size = blockDim.x;
     for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
         const T* from = x + row * n;
         T* to = y + row * n;
         int head = values_before(from, to);
-        T* kept = kept_row(head, 0);
+        T* copy = kept ? kept_row(head, 0) : nullptr;
         Online seen;
         walk(n, head, rank, size,
              [&](long long i) {
                  Acc v[WIDE];
-                 load_wide(from + i, v);
-                 if (KEPT) store_wide(kept + i, v);
+                 load_wide(from + i, v, kept ? copy + i : nullptr);
                  seen.add(v);
              },
              [&](long long i) {
-                 if (KEPT) kept[i] = from[i];
+                 if (kept) copy[i] = from[i];
                  seen.add(up(from[i]));
              });
         seen.over_block(scratch);
         Acc max = seen.max, scale = LOG ? log(seen.sum) : Acc(1) / seen.sum;
         auto value = [&](Acc v) { return LOG ? v - max - scale : exponential(v - max) * scale; };
-        const T* source = KEPT ? kept : from;
+        const T* source = kept ? copy : from;
         walk(n, head, rank, size,
              [&](long long i) {
                  Acc v[WIDE];
@@ -59,41 +58,37 @@ DEVICE void forward_rows(const T* __restrict__ x, T* __restrict__ y, long long r
                  store_wide(to + i, v);
              },
              [&](long long i) { to[i] = down<T>(value(up(source[i]))); });
-        if (KEPT) __syncthreads();  // the next row may be aligned otherwise
+        if (kept) __syncthreads();  // the next row may be aligned otherwise
     }
 }
 
-template <bool LOG, bool KEPT>
-DEVICE void backward_rows(const T* __restrict__ y, const T* __restrict__ dy, T* __restrict__ dx,
-                          long long rows, long long n) {
+template <bool LOG>
+DEVICE void backward_rows(const T* y, const T* dy, T* dx, long long rows, long long n, bool kept) {
     __shared__ Acc scratch[32];
     int rank = threadIdx.x, size = blockDim.x;
     for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
         const T *a = y + row * n, *g = dy + row * n;
         T* to = dx + row * n;
         int head = values_before(a, g) < 0 ? -1 : values_before(a, to);
-        T *kept_g = kept_row(head, 0), *kept_a = kept_row(head, (n / WIDE + 2) * WIDE);
+        T* copy_g = kept ? kept_row(head, 0) : nullptr;
+        T* copy_a = kept && !LOG ? kept_row(head, (n / WIDE + 2) * WIDE) : nullptr;
         Acc sum = 0;
         walk(n, head, rank, size,
              [&](long long i) {
                  Acc v[WIDE], w[WIDE];
-                 load_wide(g + i, w);
-                 if (KEPT) store_wide(kept_g + i, w);
-                 if (!LOG) {
-                     load_wide(a + i, v);
-                     if (KEPT) store_wide(kept_a + i, v);
-                 }
+                 load_wide(g + i, w, kept ? copy_g + i : nullptr);
+                 if (!LOG) load_wide(a + i, v, kept ? copy_a + i : nullptr);
 #pragma unroll
                  for (int j = 0; j < WIDE; j++) sum += LOG ? w[j] : w[j] * v[j];
              },
              [&](long long i) {
-                 if (KEPT) kept_g[i] = g[i];
-                 if (KEPT && !LOG) kept_a[i] = a[i];
+                 if (kept) copy_g[i] = g[i];
+                 if (kept && !LOG) copy_a[i] = a[i];
                  sum += LOG ? up(g[i]) : up(g[i]) * up(a[i]);
              });
         sum = block_sum(sum, scratch);
         auto value = [&](Acc v, Acc w) { return LOG ? w - exponential(v) * sum : v * (w - sum); };
-        const T *from_g = KEPT ? kept_g : g, *from_a = KEPT && !LOG ? kept_a : a;
+        const T *from_g = kept ? copy_g : g, *from_a = kept && !LOG ? copy_a : a;
         walk(n, head, rank, size,
              [&](long long i) {
                  Acc v[WIDE], w[WIDE];
@@ -104,7 +99,7 @@ DEVICE void backward_rows(const T* __restrict__ y, const T* __restrict__ dy, T* 
                  store_wide(to + i, v);
              },
              [&](long long i) { to[i] = down<T>(value(up(from_a[i]), up(from_g[i]))); });
-        if (KEPT) __syncthreads();
+        if (kept) __syncthreads();
     }
 }
 
@@ -155,26 +150,22 @@ DEVICE void backward_columns(const T* __restrict__ y, const T* __restrict__ dy,
 
 extern "C" __global__ void __launch_bounds__(1024)
 softmax_forward(const T* x, T* y, long long rows, long long n, bool kept) {
-    if (kept) forward_rows<false, true>(x, y, rows, n);
-    else forward_rows<false, false>(x, y, rows, n);
+    forward_rows<false>(x, y, rows, n, kept);
 }
 
 extern "C" __global__ void __launch_bounds__(1024)
 log_softmax_forward(const T* x, T* y, long long rows, long long n, bool kept) {
-    if (kept) forward_rows<true, true>(x, y, rows, n);
-    else forward_rows<true, false>(x, y, rows, n);
+    forward_rows<true>(x, y, rows, n, kept);
 }
 
 extern "C" __global__ void __launch_bounds__(1024)
 softmax_backward(const T* y, const T* dy, T* dx, long long rows, long long n, bool kept) {
-    if (kept) backward_rows<false, true>(y, dy, dx, rows, n);
-    else backward_rows<false, false>(y, dy, dx, rows, n);
+    backward_rows<false>(y, dy, dx, rows, n, kept);
 }
 
 extern "C" __global__ void __launch_bounds__(1024)
 log_softmax_backward(const T* y, const T* dy, T* dx, long long rows, long long n, bool kept) {
-    if (kept) backward_rows<true, true>(y, dy, dx, rows, n);
-    else backward_rows<true, false>(y, dy, dx, rows, n);
+    backward_rows<true>(y, dy, dx, rows, n, kept);
 }
 
 extern "C" __global__ void __launch_bounds__(256)

@@ -53,9 +53,10 @@ struct Online {
 
 constexpr int WIDE = 16 / sizeof(T);  // values in a 16-byte access
 
-// WIDE values from an aligned place, as Acc.
-DEVICE void load_wide(const T* from, Acc (&v)[WIDE]) {
+// WIDE values from an aligned place, as Acc; a copy of them goes to `copy` if it is not null.
+DEVICE void load_wide(const T* from, Acc (&v)[WIDE], T* copy = nullptr) {
     Vec<T, WIDE> raw = load<WIDE>(from);
+    if (copy) store(copy, raw);
 #pragma unroll
     for (int j = 0; j < WIDE; j++) v[j] = up(raw[j]);
 }

@@ -134,7 +134,7 @@ def _nll_in_arrays(
     losses = xp.where(kept, losses, wide.type(0))
     if reduction == "mean":
         total = factor.sum()
-        y, share = losses.sum() / total, factor / total
+        y, share = losses.sum() / total, xp.where(kept, factor / total, wide.type(0))
     elif reduction == "sum":
         y, share = losses.sum(), factor
     else:
@@ -303,7 +303,7 @@ def _fused_cross_entropy(
     share = kept.astype(x.dtype)
     if reduction == "mean":
         count = x.dtype.type(n if whole else int(kept.sum()))
-        y, share = losses.sum() / count, share / count
+        y, share = losses.sum() / count, share / (count or 1)
     elif reduction == "sum":
         y = losses.sum()
     else:

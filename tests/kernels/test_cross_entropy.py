@@ -149,7 +149,7 @@ def test_second_order(emulated, reduction, smoothing):
     assert gpunn.autograd.gradgradcheck(lambda x: F.nll_loss(x * x, t, reduction=reduction), x)
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (3, 9, 5), (2, 2053)])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 9, 5), (3, 2053)])
 def test_check_build(emulated, shape):
     with check_build():
         both(shape, dtypes=("float32", "float16"), weighted=True, label_smoothing=0.1)

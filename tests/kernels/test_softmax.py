@@ -24,7 +24,8 @@ def grid_of_three(monkeypatch):
 @pytest.mark.parametrize("f", BOTH)
 @pytest.mark.parametrize("n", [1, 8, 31, 32, 33, 128, 250, 256, 1000])
 def test_rows_in_registers(emulated, grid_of_three, f, n):
-    on_both(lambda x: f(x, -1), [3 * rng.normal(size=(37 if n < 100 else 9, n))])
+    dtypes = ("float64", "float32", "float16", "bfloat16") if n < 200 else ("float32", "bfloat16")
+    on_both(lambda x: f(x, -1), [3 * rng.normal(size=(37 if n < 100 else 9, n))], dtypes=dtypes)
     assert set(Function.launches) <= {
         f"{f.__name__}_short_forward", f"{f.__name__}_short_backward"
     }  # fmt: skip
@@ -40,12 +41,11 @@ def test_rows_in_blocks(emulated, grid_of_three, f, n):
 
 @pytest.mark.parametrize("f", BOTH)
 def test_rows_that_are_read_twice(emulated, monkeypatch, f):
-    """Rows for which there is no room in shared memory; then the longest that fit."""
+    """Rows for which there is no room in shared memory; then those that must ask for theirs."""
     x = rng.normal(size=(2, 4100))
-    monkeypatch.setattr(kernels, "_KEPT", 1 << 12)
-    on_both(lambda x: f(x, -1), [x], dtypes=("float32", "bfloat16"), layouts=PLAIN)
-    monkeypatch.setattr(kernels, "_KEPT", 1 << 17)
     on_both(lambda x: f(x, -1), [x], dtypes=("float64",), layouts=PLAIN)
+    monkeypatch.setattr(launch, "shared_limit", lambda: 4096)
+    on_both(lambda x: f(x, -1), [x], dtypes=("float32", "bfloat16"), layouts=PLAIN)
 
 
 @pytest.mark.parametrize("f", BOTH)
@@ -100,15 +100,15 @@ def test_second_order(emulated):
     assert gpunn.autograd.gradgradcheck(lambda x: F.log_softmax(x, 0), x)
 
 
-@pytest.mark.parametrize("shape, axis", [
-    ((5, 7), 1), ((3, 64), 1), ((2, 1031), 1), ((3, 19, 5), 1), ((2, 1028), 1),
+@pytest.mark.parametrize("dtype, shape, axis", [
+    ("float32", (5, 7), 1), ("float32", (3, 32), 1), ("bfloat16", (2, 1031), 1),
+    ("bfloat16", (2, 1032), 1), ("bfloat16", (3, 19, 5), 1),
 ])  # fmt: skip
-def test_check_build(emulated, shape, axis):
+def test_check_build(emulated, dtype, shape, axis):
     with check_build():
         for f in BOTH:
-            for name in ("float32", "bfloat16"):
-                on_both(lambda x: f(x, axis), [rng.normal(size=shape)], dtypes=(name,),  # noqa: B023
-                        layouts=PLAIN)  # fmt: skip
+            on_both(lambda x: f(x, axis), [rng.normal(size=shape)], dtypes=(dtype,),  # noqa: B023
+                    layouts=PLAIN)  # fmt: skip
 
 
 @pytest.mark.parametrize("shape, axis", [((9, 33), 1), ((2, 1500), 1), ((2, 50, 5), 1)])

@@ -79,8 +79,10 @@ def test_one_sample_without_a_batch():
 
 def test_nothing_counted_is_nan_and_has_zero_gradient():
     x = gpunn.randn(2, 3, requires_grad=True)
-    loss = F.cross_entropy(x, gpunn.tensor([-100, -100]))
-    assert loss.isnan().item()
+    for options in ({}, {"weight": gpunn.ones(3)}, {"label_smoothing": 0.1}):
+        loss = F.cross_entropy(x, gpunn.tensor([-100, -100]), **options)
+        (g,) = gpunn.autograd.grad(loss, x)
+        assert loss.isnan().item() and (g == 0).all()
     total = F.cross_entropy(x, gpunn.tensor([-100, -100]), reduction="sum")
     total.backward()
     assert total.item() == 0 and (x.grad == 0).all()

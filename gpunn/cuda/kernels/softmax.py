@@ -12,7 +12,6 @@ from gpunn.cuda.kernels import launch
 from gpunn.cuda.kernels.loader import FLOATS, Source
 
 SHORT = ((4, 8), (16, 8), (32, 8), (32, 32))  # (LANES, ITEMS): rows of up to 32, 128, 256, 1024
-_KEPT = 64 << 10  # bytes of a row kept in shared memory: more would leave too few threads at work
 _rows = Source("softmax", T=FLOATS)
 _short = Source(
     "softmax_short", T=FLOATS, LANES=(4, 16, 32), ITEMS=(8, 32),
@@ -81,7 +80,7 @@ def _along(name: str, way: str, axis: int, *arrays: Any) -> Any:
         kernel(launch.blocks(columns, 128 // lanes), 128, (*ready, made, columns, n))
     else:
         kept = (2 if (name, way) == ("softmax", "backward") else 1) * (n * first.itemsize + 32)
-        kept = kept if kept <= min(_KEPT, launch.shared_limit()) else 0
+        kept = kept if kept <= launch.shared_limit() // 2 else 0  # so that two blocks are at work
         kernel = _rows.get(f"{name}_{way}", T=first.dtype)
         block = threads_for(n, first.itemsize)
         kernel(launch.blocks(columns, 1), block, (*ready, made, columns, n, kept > 0), shared=kept)
