@@ -70,7 +70,7 @@ def philox_keep(
     stays where its word is below keep * 2**32.
 
     >>> int(gpunn.nn.attention.philox_keep(0, 0, (100, 100), 0.5).sum())
-    4926
+    4998
     """
     *batch, rows, columns = shape
     high, wide, many = -(-rows // 16), -(-columns // 16), math.prod(batch)
