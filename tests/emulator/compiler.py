@@ -17,6 +17,7 @@ from .settings import EmulatorError
 from .source import Kernel
 
 HERE = Path(__file__).parent
+RUNTIME = "libgpunn-emulator.so"
 RED_ZONE = 256  # bytes after each shared variable, in the check build
 DYNAMIC = (227 << 10) + (1 << 10)  # bytes of dynamic shared memory, with its red zone
 _CHECKS = "-fsanitize=thread,bounds,alignment,integer-divide-by-zero"
@@ -109,21 +110,15 @@ def cache_folder() -> Path:
 
 
 @functools.cache
-def _own_sources() -> str:
-    files = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *HERE.glob("runtime/*")])
-    return "\0".join(f.read_text() for f in files)
-
-
-@functools.cache
 def _surroundings() -> str:
-    """All that decides what a compilation gives, but for the text."""
+    """All that decides what a compilation of kernels gives, but for the text."""
     if missing():
         raise EmulatorError(missing())
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line for line in cpuinfo if line.startswith(("flags", "Features"))), "")
     version = run(_compiler(), "--version")
-    build = Path(__file__).read_text()
-    return "\0".join([_own_sources(), build, version, cpu, str(headers())])
+    sources = [f.read_text() for f in sorted([*HERE.glob("*.h"), Path(__file__)])]
+    return "\0".join([*sources, version, cpu, str(headers())])
 
 
 def _key(*parts: str) -> str:
@@ -143,12 +138,13 @@ def _cached(name: str, build) -> Path:
 
 
 def runtime() -> Path:
-    """The runtime's library."""
-    name = f"runtime-{_key()}.so"
+    """The runtime's library. Kernels find it, loaded, by its other name, whatever version it is."""
+    sources = sorted([HERE / "runtime.cpp", *HERE.glob("runtime/*")])
+    name = f"runtime-{_key(*(f.read_text() for f in sources))}.so"
 
     def build(folder):
         run(
-            *(_compiler(), *_flags(), "-O2", "-shared", f"-Wl,-soname,{name}", "-pthread"),
+            *(_compiler(), *_flags(), "-O2", "-shared", f"-Wl,-soname,{RUNTIME}", "-pthread"),
             *("-o", str(folder / name), str(HERE / "runtime.cpp"), "-lrt", "-ldl"),
         )
 
@@ -181,7 +177,7 @@ def _compile(unit: str, check: bool, folder: Path) -> Path:
     flags = ["-x", "c++", *_flags(), "-fvisibility=hidden", "-fno-extern-tls-init"]
     target = folder / "kernel.o"
     if not check:
-        run(_compiler(), *flags, "-O2", "-c", "-", "-o", str(target), input=unit, cwd=folder)
+        run(_compiler(), *flags, "-O1", "-c", "-", "-o", str(target), input=unit, cwd=folder)
         return target
     flags += ["-DGPUNN_EMULATOR_CHECK", _CHECKS, *_HOOKS]
     assembly = run(_compiler(), *flags, "-O1", "-S", "-", "-o", "-", input=unit, cwd=folder)
@@ -231,7 +227,7 @@ def library(text: str, kernels: dict[str, Kernel], check: bool) -> tuple[Path, d
         stub.write_text(_dynamic_buffer(target))
         wrap = [f"-Wl,--wrap={f}" for f in _COPIES] if check else []
         run(
-            *(_compiler(), "-shared", "-Wl,-z,now", "-Wl,-rpath,$ORIGIN", *wrap, "-o", str(made)),
+            *(_compiler(), "-shared", "-Wl,-z,now", *wrap, "-o", str(made)),
             *(str(target), str(stub), str(needs), "-lm"),
         )
         made.with_suffix(".json").write_text(json.dumps(_facts(made)))

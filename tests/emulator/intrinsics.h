@@ -1,6 +1,6 @@
 // Arithmetic that device code has built in. Fast-math forms are the exact functions here.
 #pragma once
-#include <chrono>
+#include <ctime>
 
 template <class A, class B> constexpr std::common_type_t<A, B> min(A a, B b) {
     using C = std::common_type_t<A, B>;
@@ -123,6 +123,8 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
     return (unsigned long long)((unsigned __int128)a * b >> 64);
 }
 inline long long clock64() {
-    return std::chrono::steady_clock::now().time_since_epoch().count();
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000ll + now.tv_nsec;
 }
 inline unsigned __isGlobal(const void*) { return 1; }

@@ -136,9 +136,15 @@ class Library:
         return self._with_lines(self.runtime.emulator_messages().decode().strip())
 
     def _with_lines(self, text: str) -> str:
-        """The text with file and line in the place of addresses."""
-        return re.sub(r"\[\+(0x[0-9a-f]+)\]", lambda found: f"at {self._line(found[1])}", text)
+        """The text with lines in the place of addresses: [+0x..]; of a caller: [^0x..]."""
+        text = re.sub(r"\[\+(0x[0-9a-f]+)\]", lambda found: f"at {self._line(found[1])}", text)
+        return re.sub(r"\[\^(0x[0-9a-f]+)\]", lambda found: self._caller(found[1]), text)
 
+    def _caller(self, address: str) -> str:
+        _, bracket, caller = self._line(address).partition(" (")
+        return bracket + caller
+
+    @functools.lru_cache(256)  # noqa: B019  libraries stay loaded
     def _line(self, address: str) -> str:
         """The kernel's line at an address; where it was called, if that is in another file."""
         command = ["addr2line", "-i", "-e", str(self.path), address]

@@ -59,6 +59,8 @@ CASES = [
          r"\(0, 0, 0\)", BARRIER, 1, 64, (zeros(64),), ("", ": odd")),
     Case("early_return", BARRIER + r"thread \(40, 0, 0\) .* has returned", BARRIER, 1, 64,
          (zeros(64), N(40))),
+    Case("divergent_sum", BARRIER + r"thread \(32, 0, 0\) .* has returned, .* waits at "
+         r"__syncthreads at common.cuh:\d+ \(called at faults.cu", BARRIER, 1, 64, (zeros(64),)),
     Case("read_past_end", r"out-of-bounds read of 4 bytes by thread \(59, 0, 0\) of block "
          r"\(0, 0, 0\): byte 240 of x \(argument 0\), which has 240 bytes",
          r"out-of-bounds or misaligned access by thread \(59, 0, 0\) .*: byte 240 of x", 1, 64,
@@ -80,7 +82,8 @@ CASES = [
     Case("null_pointer", "out-of-bounds read of 4 bytes .*: a null pointer",
          "out-of-bounds or misaligned access .*: a null pointer", 1, 32, (None, zeros(32))),
     Case("write_to_const", r"write to x \(argument 0\), which the kernel declares const, by thread",
-         r"write to x \(argument 0\), which the kernel declares const", 1, 32, (ints(32), ints(32))),
+         r"write to x \(argument 0\), which the kernel declares const", 1, 32,
+         (ints(32), ints(32))),
     Case("misaligned", r"misaligned access: byte 4 of x .* is no multiple of 16 bytes",
          f"{WRONG}|misaligned access", 1, 16, (f(80), zeros(16))),
     Case("missing_atomic_in_block", RACE + r"y \(argument 1\): (read|write) .* and write", UNSEEN,

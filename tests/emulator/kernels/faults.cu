@@ -63,6 +63,14 @@ extern "C" __global__ void early_return(float* y, int n) {
     if (threadIdx.x < n) y[threadIdx.x] = 1;
 }
 
+// In a function of another file.
+extern "C" __global__ void divergent_sum(float* y) {
+    __shared__ float scratch[32];
+    float v = 1;
+    if (!PLANTED || threadIdx.x < 32) v = block_sum(v, scratch);  // divergent_sum
+    y[threadIdx.x] = v;
+}
+
 // --- bounds ---------------------------------------------------------------------------------------
 
 extern "C" __global__ void read_past_end(const float* x, float* y, int n) {

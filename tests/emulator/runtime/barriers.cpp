@@ -33,18 +33,19 @@ static void release_block() {
     make_ready(ids, count);
 }
 
-static void arrive(const Site& site) {
+static void arrive(const Site& site, const void* called_from) {
     if (arrived++ == 0) first_at_barrier = current;
     const Site& other = first_at_barrier->site;
     current->site = site;
+    current->called_from = called_from;
     if (site.line != other.line || strcmp(site.file, other.file)) {
         say("barrier divergence: %s is at %s, but %s is at %s", who(current).c_str(),
-            at(site).c_str(), who(first_at_barrier).c_str(), at(other).c_str());
+            at(current).c_str(), who(first_at_barrier).c_str(), at(first_at_barrier).c_str());
         abandon();
     }
     if (alive != threads) {
         say("barrier divergence: %s waits at %s, but %d threads of the block have returned",
-            who(current).c_str(), at(site).c_str(), threads - alive);
+            who(current).c_str(), at(current).c_str(), threads - alive);
         abandon();
     }
     current->status = AT_BARRIER;
@@ -52,12 +53,12 @@ static void arrive(const Site& site) {
     run_next();
 }
 
-void block_barrier(const Site& site) { arrive(site); }
+void block_barrier(const Site& site) { arrive(site, __builtin_return_address(0)); }
 
 int block_vote(bool mine, Vote kind, const Site& site) {
     int& count = votes[barrier_epoch & 1];
     count += mine;
-    arrive(site);
+    arrive(site, __builtin_return_address(0));
     return kind == COUNT ? count : kind == ALL ? count == threads : count != 0;
 }
 
@@ -80,8 +81,8 @@ static void try_collective(Warp& warp, unsigned mask) {
         Fiber* f = warp.lanes[l];
         if (!same_call(f, first)) {
             say("warp divergence: %s is at %s with mask %08x, but %s is at %s with mask %08x",
-                who(f).c_str(), at(f->site).c_str(), f->mask, who(first).c_str(),
-                at(first->site).c_str(), first->mask);
+                who(f).c_str(), at(f).c_str(), f->mask, who(first).c_str(), at(first).c_str(),
+                first->mask);
             abandon();
         }
         ids[count++] = f->id;
@@ -102,6 +103,7 @@ void warp_collective(unsigned mask, WarpWork work, void* operand, const Site& si
     }
     current->status = IN_WARP;
     current->site = site;
+    current->called_from = __builtin_return_address(0);
     current->mask = mask;
     current->work = work;
     warp.waiting |= 1u << l;
@@ -119,7 +121,7 @@ void thread_is_done() {
     warp.operands[current->id & 31] = nullptr;
     if (arrived) {
         say("barrier divergence: %s has returned, while %s waits at %s", who(current).c_str(),
-            who(first_at_barrier).c_str(), at(first_at_barrier->site).c_str());
+            who(first_at_barrier).c_str(), at(first_at_barrier).c_str());
         abandon();
     }
     for (unsigned left = warp.waiting; left;) {
@@ -139,7 +141,7 @@ void say_deadlock() {
         if (f.status == DONE || (i && last.status == f.status && same_call(&last, &f))) continue;
         char mask[32] = "";
         if (f.status == IN_WARP) snprintf(mask, sizeof mask, " with mask %08x", f.mask);
-        text += "; from " + who(&f) + " on: at " + at(f.site) + mask;
+        text += "; from " + who(&f) + " on: at " + at(&f) + mask;
         listed++;
     }
     say("deadlock: %d of %d threads have returned, the others wait%s", threads - alive, threads,

@@ -159,8 +159,7 @@ static void check_cell(const Region& r, Cell* cell, Access kind, const Stamp& no
 // Outside of all arrays and shared variables: a fault, or the thread's own stack, or a constant.
 static void check_elsewhere(const char* p, size_t bytes, Access kind, const void* pc) {
     if (stack_of(p) == current->stack) return;
-    const Module& module = *request.module;
-    if ((p >= module.low && p < module.high) || (p >= runtime_low && p < runtime_high)) return;
+    if (p >= request.module->low && p < request.module->high) return;
     std::string where = stack_of(p) ? "the local memory of another thread" : describe(p);
     say("out-of-bounds %s of %zu bytes by %s: %s %s", name_of(kind), bytes, who(current).c_str(),
         where.c_str(), source_of(pc).c_str());
@@ -169,6 +168,7 @@ static void check_elsewhere(const char* p, size_t bytes, Access kind, const void
 
 void check(const char* p, size_t bytes, Access kind, bool synchronises, const void* pc) {
     if (!current || size_t(p - current->stack) < STACK) return;
+    if (p >= runtime_low && p < runtime_high) return;  // threadIdx
     if (expired) time_is_up();
     Region* r = region_of(p);
     if (!r) return check_elsewhere(p, bytes, kind, pc);

@@ -52,6 +52,12 @@ std::string at(const Site& site) {
            std::to_string(site.line);
 }
 
+std::string at(const Fiber* f) {
+    char text[32];
+    snprintf(text, sizeof text, "[^0x%tx]", (const char*)f->called_from - request.module->low - 1);
+    return at(f->site) + text;
+}
+
 // A place in the library, which the launcher turns into file and line.
 std::string source_of(const void* pc) {
     char text[32];

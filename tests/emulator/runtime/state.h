@@ -82,6 +82,7 @@ struct Fiber {
     int id;
     Status status;
     Site site;                         // where it waits
+    const void* called_from;
     unsigned mask;                     // of the collective it waits for
     WarpWork work;
     std::vector<AsyncCopy> copies;     // not waited for yet
@@ -148,6 +149,7 @@ extern std::atomic<bool> expired;
 void say(const char* format, ...) __attribute__((format(printf, 1, 2)));
 std::string who(const Fiber*);
 std::string at(const Site&);
+std::string at(const Fiber*);      // where it waits, and from where that was called
 std::string source_of(const void* pc);
 bool run_guarded(void (*body)());  // false: a signal ended it
 void time_is_up();
