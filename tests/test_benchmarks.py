@@ -133,6 +133,9 @@ def test_rows_of_right_wrong_and_failing_cases(capsys):
     assert good["percent_of_limit"] == pytest.approx(50.0)
     assert "wrong: differs from PyTorch by 1 > 0.0001" in rows["wrong"]["error"]
     assert "not_there" in rows["broken"]["error"]
+    assert harness.summary(rows) == (
+        "3 cases: geometric mean of the ratios 1.50, 0 slower than PyTorch, 2 failed"
+    )
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and len(lines[0]) == len(lines[1])
 

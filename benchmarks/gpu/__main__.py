@@ -80,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(", ".join(f"{key} {about[key]}" for key in ("device", "driver", "cuda", "cupy", "torch")))
     print(f"limits: {limits.bandwidth / 1e12:.3g} TB/s, {limits.source}")
     rows = harness.measure_all(named, (gpunn, torch), limits, args.quick)
+    print(harness.summary(rows))
     path = args.out or harness.result_path(about["device"])
     harness.write_json(path, {"environment": about, "unit": "milliseconds", "rows": rows})
     print(f"written: {path}")

@@ -345,6 +345,18 @@ def line(name: str, row: dict[str, Any], width: int) -> str:
     )
 
 
+def summary(rows: dict[str, dict[str, Any]]) -> str:
+    """The table's last line: the mean of the ratios, and how many cases are slower or failed."""
+    ratios = [row["ratio"] for row in rows.values() if "ratio" in row]
+    failed = len(rows) - len(ratios)
+    mean = statistics.geometric_mean(ratios) if ratios else float("nan")
+    slower = sum(ratio < 1 for ratio in ratios)
+    return (
+        f"{len(rows)} cases: geometric mean of the ratios {mean:.2f}, {slower} slower than "
+        f"PyTorch, {failed} failed"
+    )
+
+
 def environment(gpunn: Any, torch: Any, limits: Limits) -> dict[str, Any]:
     """What the numbers depend on."""
     cupy = gpunn.device("cuda").xp
