@@ -69,7 +69,8 @@ from gpunn.nn.aten_norm import (  # noqa: E402
 from gpunn.nn.conv import conv1d, conv2d, conv3d  # noqa: E402
 from gpunn.nn.distance import cdist  # noqa: E402
 from gpunn.nn.dropout import dropout  # noqa: E402
-from gpunn.nn.embedding import embedding, embedding_bag  # noqa: E402
+from gpunn.nn.embedding import embedding  # noqa: E402
+from gpunn.nn.embedding_bag import embedding_bag  # noqa: E402
 from gpunn.nn.linear import bilinear  # noqa: E402
 from gpunn.nn.pad import constant_pad_nd  # noqa: E402
 from gpunn.nn.pool import avg_pool1d, max_pool1d, max_pool2d, max_pool3d  # noqa: E402

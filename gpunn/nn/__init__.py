@@ -33,7 +33,7 @@ from gpunn.nn.cross_entropy import CrossEntropyLoss as CrossEntropyLoss
 from gpunn.nn.cross_entropy import NLLLoss as NLLLoss
 from gpunn.nn.dropout import Dropout as Dropout
 from gpunn.nn.embedding import Embedding as Embedding
-from gpunn.nn.embedding import EmbeddingBag as EmbeddingBag
+from gpunn.nn.embedding_bag import EmbeddingBag as EmbeddingBag
 from gpunn.nn.fractional_pool import FractionalMaxPool2d as FractionalMaxPool2d
 from gpunn.nn.fractional_pool import FractionalMaxPool3d as FractionalMaxPool3d
 from gpunn.nn.group_norm import GroupNorm as GroupNorm

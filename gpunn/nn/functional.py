@@ -21,7 +21,7 @@ from gpunn.nn.cross_entropy import nll_loss as nll_loss
 from gpunn.nn.distance import normalize as normalize
 from gpunn.nn.dropout import dropout as dropout
 from gpunn.nn.embedding import embedding as embedding
-from gpunn.nn.embedding import embedding_bag as embedding_bag
+from gpunn.nn.embedding_bag import embedding_bag as embedding_bag
 from gpunn.nn.fractional_pool import fractional_max_pool2d as fractional_max_pool2d
 from gpunn.nn.fractional_pool import fractional_max_pool3d as fractional_max_pool3d
 from gpunn.nn.group_norm import group_norm as group_norm
