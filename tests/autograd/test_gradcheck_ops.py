@@ -281,6 +281,11 @@ CASES = {
     # layers
     "nn.functional.linear": [(M, r(4, 3)), (M, r(4, 3), r(4)), (V, r(4, 3))],
     "nn.functional.bilinear": [(r(2, 3), r(2, 2), r(2, 3, 2), r(2))],
+    "nn.functional.scaled_dot_product_attention": [
+        (r(2, 2, 3), r(2, 4, 3), r(2, 4, 2)), (r(2, 3), r(4, 3), r(4, 2), r(2, 4)),
+        (r(2, 3), r(3, 3), r(3, 2), I([True, False, True], [False] * 3)),
+        (r(3, 3), r(3, 3), r(3, 2), None, 0.0, True),
+    ],
     "nn.functional.conv1d": [(r(2, 2, 5), r(3, 2, 3), r(3)),
                              (r(1, 2, 6), r(2, 1, 2), None, 2, 1, 2, 2)],
     "nn.functional.conv2d": [(r(1, 2, 4, 4), r(2, 2, 3, 3), r(2)),
