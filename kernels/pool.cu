@@ -17,9 +17,9 @@
 // last; a window of -inf gives its first entry. The padding never wins, and counts as zeros.
 //
 // Launch: one-dimensional, any grid, one thread for each entry of the result; the kernels whose
-// name ends in _warp have one warp for each window, and want blocks of whole warps.
+// name ends in _warp have one warp for each window, and want blocks of whole warps. Those that end
+// in _2x2 and _3x3 are for such windows of two dimensions.
 // I is int where planes * max(in, out) < 2^30, else long long; a plane is smaller than 2^31.
-// SIDE: 2 or 3 where the window is SIDE x SIDE of two dimensions, else 0.
 // Deterministic: the backward kernels gather, in a fixed order; no atomic sums. unpool_forward
 // writes what comes last where one place is named twice (max pooling gives equal values there).
 // Python reference: nn/pool.py, nn/adaptive_pool.py. Forward must read x and write y (and taps);
@@ -85,11 +85,11 @@ template <bool ADAPTIVE> DEVICE Box box(const Spot& o, const Windows& w) {
 }
 
 // Calls f(place in the plane, tap) for the entries of a window: all of them, in order, or with
-// LANES = 32 every 32nd from this lane's on. KNOWN: the window is SIDE x SIDE, so that all its
-// loads can be under way together.
-template <int LANES, bool KNOWN, class F>
+// LANES = 32 every 32nd from this lane's on. SIDE, if not 0: the window is SIDE x SIDE, so that all
+// its loads can be under way together.
+template <int LANES, int SIDE, class F>
 DEVICE void walk(const Box& b, const Windows& w, const F& f) {
-    if (KNOWN) {
+    if (SIDE > 0) {
 #pragma unroll
         for (int t = 0; t < SIDE; t++)
 #pragma unroll
@@ -123,10 +123,9 @@ DEVICE bool wins(Acc v, int order, Acc best, int known) {
     return v > best || (v == best && order < known);
 }
 
-template <int LANES, bool ADAPTIVE>
+template <int LANES, int SIDE, bool ADAPTIVE>
 DEVICE void max_forward(const T* x, T* y, unsigned char* taps, long long* places, I planes,
                         const Windows& w) {
-    constexpr bool KNOWN = SIDE > 0 && LANES == 1 && !ADAPTIVE;
     I total = planes * volume(w.out);
     for (I item = (I)(global_index() / LANES); item < total; item += (I)(global_stride() / LANES)) {
         Spot o = spot(item, w.out, w.by_out);
@@ -136,7 +135,7 @@ DEVICE void max_forward(const T* x, T* y, unsigned char* taps, long long* places
         int tap = (b.first[0] * w.kernel[1] + b.first[1]) * w.kernel[2] + b.first[2];
         int place = ((b.start[0] + b.first[0] * b.step[0]) * w.in[1] + b.start[1] +
                      b.first[1] * b.step[1]) * w.in[2] + b.start[2] + b.first[2] * b.step[2];
-        walk<LANES, KNOWN>(b, w, [&](int at, int number) {
+        walk<LANES, SIDE>(b, w, [&](int at, int number) {
             Acc v = up(from[at]);
             if (v > best || v != v) best = v, tap = number, place = at;
         });
@@ -158,19 +157,27 @@ DEVICE void max_forward(const T* x, T* y, unsigned char* taps, long long* places
 
 extern "C" __global__ void max_pool_forward(
     const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
-    max_forward<1, false>(x, y, taps, places, planes, w);
+    max_forward<1, 0, false>(x, y, taps, places, planes, w);
+}
+extern "C" __global__ void max_pool_forward_2x2(
+    const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
+    max_forward<1, 2, false>(x, y, taps, places, planes, w);
+}
+extern "C" __global__ void max_pool_forward_3x3(
+    const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
+    max_forward<1, 3, false>(x, y, taps, places, planes, w);
 }
 extern "C" __global__ void max_pool_forward_warp(
     const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
-    max_forward<32, false>(x, y, taps, places, planes, w);
+    max_forward<32, 0, false>(x, y, taps, places, planes, w);
 }
 extern "C" __global__ void adaptive_max_forward(
     const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
-    max_forward<1, true>(x, y, taps, places, planes, w);
+    max_forward<1, 0, true>(x, y, taps, places, planes, w);
 }
 extern "C" __global__ void adaptive_max_forward_warp(
     const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
-    max_forward<32, true>(x, y, taps, places, planes, w);
+    max_forward<32, 0, true>(x, y, taps, places, planes, w);
 }
 
 // --- average --------------------------------------------------------------------------------------
@@ -194,16 +201,15 @@ DEVICE Acc divisor_of(const int (&o)[3], const Windows& w, bool include_pad, Acc
     return Acc(count);
 }
 
-template <int LANES, bool ADAPTIVE>
+template <int LANES, int SIDE, bool ADAPTIVE>
 DEVICE void avg_forward(const T* x, T* y, I planes, const Windows& w, bool include_pad, Acc divisor) {
-    constexpr bool KNOWN = SIDE > 0 && LANES == 1 && !ADAPTIVE;
     I total = planes * volume(w.out);
     for (I item = (I)(global_index() / LANES); item < total; item += (I)(global_stride() / LANES)) {
         Spot o = spot(item, w.out, w.by_out);
         Box b = box<ADAPTIVE>(o, w);
         const T* from = x + o.plane * volume(w.in);
         Acc sum = 0;
-        walk<LANES, KNOWN>(b, w, [&](int at, int) { sum += up(from[at]); });
+        walk<LANES, SIDE>(b, w, [&](int at, int) { sum += up(from[at]); });
         if (LANES > 1) {
             sum = warp_sum(sum);
             if (threadIdx.x % 32) continue;
@@ -214,19 +220,27 @@ DEVICE void avg_forward(const T* x, T* y, I planes, const Windows& w, bool inclu
 
 extern "C" __global__ void avg_pool_forward(
     const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
-    avg_forward<1, false>(x, y, planes, w, include_pad, divisor);
+    avg_forward<1, 0, false>(x, y, planes, w, include_pad, divisor);
+}
+extern "C" __global__ void avg_pool_forward_2x2(
+    const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
+    avg_forward<1, 2, false>(x, y, planes, w, include_pad, divisor);
+}
+extern "C" __global__ void avg_pool_forward_3x3(
+    const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
+    avg_forward<1, 3, false>(x, y, planes, w, include_pad, divisor);
 }
 extern "C" __global__ void avg_pool_forward_warp(
     const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
-    avg_forward<32, false>(x, y, planes, w, include_pad, divisor);
+    avg_forward<32, 0, false>(x, y, planes, w, include_pad, divisor);
 }
 extern "C" __global__ void adaptive_avg_forward(
     const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
-    avg_forward<1, true>(x, y, planes, w, include_pad, divisor);
+    avg_forward<1, 0, true>(x, y, planes, w, include_pad, divisor);
 }
 extern "C" __global__ void adaptive_avg_forward_warp(
     const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
-    avg_forward<32, true>(x, y, planes, w, include_pad, divisor);
+    avg_forward<32, 0, true>(x, y, planes, w, include_pad, divisor);
 }
 
 // --- backward: each entry of dx asks the windows that hold it -------------------------------------

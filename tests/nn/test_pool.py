@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from both import same
 from check import check
 
 import gpunn
@@ -89,6 +90,14 @@ def test_nan_wins_and_padding_never_does():
     assert (F.max_pool1d(low, 2, 1, 1) == -1e30).all()
 
 
+def test_ties_and_nan_are_named_as_by_pytorch():
+    nan, low = float("nan"), -float("inf")
+    for row in ([1.0, 3.0, 3.0, 2.0], [nan, 1.0, nan, 5.0], [low] * 4, [low, nan, low, nan]):
+        for window in ((4,), (3, 1, 1), (2, 2, 1)):
+            same(lambda T, row=row, window=window: list(T.nn.functional.max_pool1d(
+                T.tensor([[row]]), *window, return_indices=True)))  # fmt: skip
+
+
 def test_overlapping_windows_add_their_gradients():
     x = gpunn.tensor([[[0.0, 9.0, 0.0]]], requires_grad=True)
     F.max_pool1d(x, 2, 1).sum().backward()
@@ -120,3 +129,9 @@ def test_modules_take_their_functions_arguments():
     assert gpunn.equal(nn.MaxPool2d(3, 2, 1)(x), F.max_pool2d(x, 3, 2, 1))
     assert gpunn.equal(nn.AvgPool2d(3, 2, 1, count_include_pad=False)(x),
                        F.avg_pool2d(x, 3, 2, 1, count_include_pad=False))  # fmt: skip
+    assert gpunn.equal(nn.MaxPool1d(3, 2, 1)(x[0]), F.max_pool1d(x[0], 3, 2, 1))
+    assert gpunn.equal(nn.MaxPool3d((1, 2, 3))(x), F.max_pool3d(x, (1, 2, 3)))
+    assert gpunn.equal(nn.AvgPool1d(3, 2, 1, True)(x[0]), F.avg_pool1d(x[0], 3, 2, 1, True))
+    assert gpunn.equal(nn.AvgPool3d(2, divisor_override=5)(x),
+                       F.avg_pool3d(x, 2, divisor_override=5))  # fmt: skip
+    same(lambda T: [repr(T.nn.AvgPool1d(2)), repr(T.nn.MaxPool3d((1, 2, 3), padding=1))])

@@ -20,10 +20,7 @@ WARP_FROM = 48  # entries of a window from which on a warp takes it rather than 
 SHORT = 1 << 30  # entries of an array up to which indices of 32 bits do
 TAPS = 256  # the largest window whose taps are numbered in a byte
 
-_source = Source(
-    "pool", T=FLOATS, I=INDICES, SIDE=(0, 2, 3),
-    only=lambda choice: choice["SIDE"] == 0 or choice["I"] == np.int32,
-)  # fmt: skip
+_source = Source("pool", T=FLOATS, I=INDICES)
 _DIVIDER = np.dtype([("by", "u4"), ("multiplier", "u4"), ("shift", "u4")])
 _FILL = {"in": 1, "out": 1, "kernel": 1, "stride": 1, "padding": 0, "dilation": 1}
 _WINDOWS = np.dtype(
@@ -39,27 +36,27 @@ def _divider(by: int) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _windows(*rows: Ints) -> tuple[Any, int, int]:
+def _windows(*rows: Ints) -> tuple[Any, int, str]:
     """The `Windows` of pool.cu, of rows in the order of _FILL; the larger of its two planes; and
-    the side of square windows that have their own code, else 0."""
+    the ending of the names of kernels made for such windows."""
     made = np.zeros((), _WINDOWS)
     for i, (name, fill) in enumerate(_FILL.items()):
         values = rows[i] if i < len(rows) else ()
         made[name] = (fill,) * (3 - len(values)) + values
     for name in ("in", "out", "stride"):
         made["by_" + name] = [_divider(int(v)) for v in np.maximum(made[name].reshape(-1), 1)]
-    depth, (slab, height, width) = made["in"][0], made["kernel"].tolist()
-    side = width if depth == slab == 1 and height == width and width in (2, 3) else 0
-    return made, max(math.prod(rows[0]), math.prod(rows[1])), side
+    depth, (slab, height, width) = int(made["in"][0]), made["kernel"].tolist()
+    square = depth == slab == 1 and height == width and width in (2, 3)
+    ending = f"_{width}x{width}" if square else ""
+    return made, max(math.prod(rows[0]), math.prod(rows[1])), ending
 
 
-def _kernel(name: str, dtype: Any, planes: int, largest: int, side: int = 0) -> Any:
+def _kernel(name: str, dtype: Any, planes: int, largest: int) -> Any:
     """The variant for these sizes, or None."""
     if largest >= 1 << 31 or not _source.serves(T=dtype):
         return None
-    if planes * largest >= SHORT:
-        return _source.get(name, T=dtype, I=np.dtype(np.int64), SIDE=0)
-    return _source.get(name, T=dtype, I=np.dtype(np.int32), SIDE=side)
+    index = np.int64 if planes * largest >= SHORT else np.int32
+    return _source.get(name, T=dtype, I=np.dtype(index))
 
 
 def _forward(
@@ -68,8 +65,9 @@ def _forward(
     """[y, and what won: an array of each dtype in `won`, None for None]."""
     lead = x.shape[: x.ndim - len(out)]
     planes, warp = math.prod(lead), entries >= WARP_FROM
-    w, largest, side = windows
-    kernel = _kernel(name + "_warp" * warp, x.dtype, planes, largest, 0 if warp else side)
+    w, largest, ending = windows
+    ending = "_warp" if warp else "" if name.startswith("adaptive") else ending
+    kernel = _kernel(name + ending, x.dtype, planes, largest)
     if kernel is None:
         return None
     x = launch.contiguous(x)
@@ -194,7 +192,7 @@ def unpool_forward(x: Any, places: Any, out: Ints, name: str) -> Any:
     lead, size = x.shape[: x.ndim - len(out)], x.shape[x.ndim - len(out) :]
     y = launch.zeros((*lead, *out), x.dtype)
     if x.size:
-        kernel = _source.get("unpool_forward", T=x.dtype, I=np.dtype(np.int32), SIDE=0)
+        kernel = _source.get("unpool_forward", T=x.dtype, I=np.dtype(np.int32))
         args = (launch.contiguous(x), launch.contiguous(places), y, x.size, math.prod(size),
                 math.prod(out), launch.fault(name))  # fmt: skip
         kernel(launch.blocks(x.size, BLOCK), BLOCK, args)
@@ -207,7 +205,7 @@ def pick_places(x: Any, places: Any, dims: int) -> Any:
         return None
     y = launch.empty(places.shape, x.dtype)
     if y.size:
-        kernel = _source.get("pick_places", T=x.dtype, I=np.dtype(np.int32), SIDE=0)
+        kernel = _source.get("pick_places", T=x.dtype, I=np.dtype(np.int32))
         args = (launch.contiguous(x), launch.contiguous(places), y, y.size,
                 math.prod(x.shape[x.ndim - dims :]), math.prod(y.shape[y.ndim - dims :]))
         kernel(launch.blocks(y.size, BLOCK), BLOCK, args)  # fmt: skip
