@@ -132,7 +132,7 @@ def _add_floats(whole: Any, key: Any, values: Any) -> bool:
     width = whole.shape[len(items) :]
     if rows is None:  # any other key: as the numbers of the elements it names
         rows, width = xp.arange(whole.size).reshape(whole.shape)[key], ()
-    if rows.size == 0:
+    if rows.size == 0 or whole.size == 0:
         return True
     if rows.dtype.itemsize < 4 or rows.dtype.kind == "u":
         rows = rows.astype(np.int64)

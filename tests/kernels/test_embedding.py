@@ -63,7 +63,13 @@ def test_int32_indices_and_no_rows(emulated):
     on_both(lambda i, w: F.embedding(i, w), [index, rng.normal(size=(40, 4))], dtypes=F32)
     empty = F.embedding(on_device(np.zeros((2, 0), np.int64)), gpunn.zeros(0, 4, device="cuda"))
     assert empty.shape == (2, 0, 4)
-    assert F.embedding(on_device(INDEX), gpunn.zeros(5, 0, device="cuda")).shape == (2, 3, 0)
+    thin = gpunn.zeros(5, 0, device="cuda", requires_grad=True)
+    made = F.embedding(on_device(INDEX), thin)
+    assert made.shape == (2, 3, 0)
+    assert gpunn.autograd.grad(made, thin, gpunn.ones_like(made))[0].shape == (5, 0)
+    assert gpunn.autograd.grad(thin[on_device(INDEX)], thin, made)[0].shape == (5, 0)
+    with pytest.raises(IndexError, match="the table has 0 rows"):
+        F.embedding(on_device([0]), gpunn.zeros(0, 4, device="cuda")).cpu()
 
 
 def test_a_table_that_begins_between_two_boundaries(emulated):
@@ -224,6 +230,11 @@ def test_sparse_gradients_coalesce(emulated):
         np.testing.assert_allclose(host(once.values()), want[sorted(set(index))], rtol=1e-2,
                                    atol=1e-2 if name == "bfloat16" else 1e-5)  # fmt: skip
         np.testing.assert_allclose(host(weight.grad.to_dense()), want, rtol=1e-2, atol=3e-2)
+    for shape in ((0,), (0, 3), (2, 0)):  # no entries, or entries without values
+        places = np.zeros((1, shape[0]), np.int64)
+        none = gpunn.sparse_coo_tensor(on_device(places), gpunn.zeros(*shape, device="cuda"),
+                                       (4, *shape[1:]))  # fmt: skip
+        assert none.coalesce()._nnz() == min(shape[0], 1)
 
 
 # --- bad indices --------------------------------------------------------------------------

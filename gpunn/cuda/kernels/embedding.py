@@ -121,10 +121,10 @@ def embedding_backward(
 
     Row padding_idx gets none; by_frequency divides a row's by how often it was read.
     """
-    width = grad.shape[-1]
-    terms = Terms(launch.contiguous(grad.reshape(-1, width)))
     if not _source.serves(T=grad.dtype, I=index.dtype) or max(count, index.size) >= _LIMIT:
         return None
+    width = grad.shape[-1]
+    terms = Terms(launch.contiguous(grad).reshape(index.size, width))
     out = launch.zeros((count, width), grad.dtype)
     _add_rows(out, index, terms, skip=padding_idx, by_frequency=by_frequency)
     return out
@@ -226,8 +226,9 @@ def coalesce(flat: Any, entries: Any) -> Any:
     places, keys = ordered[new], launch.empty(flat.size, np.int32)
     keys[order] = new.cumsum(dtype=np.int32) - 1
     sums = launch.empty((places.size, *entries.shape[1:]), entries.dtype)
-    rows = launch.contiguous(entries).reshape(flat.size, -1)
-    sum_sorted(sums.reshape(places.size, -1), keys, order, Terms(rows))
+    width = int(np.prod(entries.shape[1:]))
+    rows = launch.contiguous(entries).reshape(flat.size, width)
+    sum_sorted(sums.reshape(places.size, width), keys, order, Terms(rows))
     return places, sums
 
 
