@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from .settings import EmulatorError
@@ -20,6 +22,7 @@ HERE = Path(__file__).parent
 RUNTIME = "libgpunn-emulator.so"
 RED_ZONE = 256  # bytes after each shared variable, in the check build
 DYNAMIC = (227 << 10) + (1 << 10)  # bytes of dynamic shared memory, with its red zone
+A_MONTH = 30 * 24 * 3600  # seconds
 _CHECKS = "-fsanitize=thread,bounds,alignment,integer-divide-by-zero"
 _HOOKS = ["--param", "tsan-distinguish-volatile=1", "--param", "tsan-instrument-func-entry-exit=0"]
 _COPIES = ("memcpy", "memmove", "memset")
@@ -75,12 +78,14 @@ def headers() -> Path | None:
 
 def _flags() -> list[str]:
     folder = headers()
+    shadow_stack = ["-fcf-protection=none"] if platform.machine() == "x86_64" else []
     return [
         # undefined behaviour that kernels have and a GPU shows is not to be optimised away
         *("-fno-strict-aliasing", "-fwrapv", "-fno-aggressive-loop-optimizations"),
         "-fno-delete-null-pointer-checks",
         *("-std=c++17", "-march=native", "-fPIC", "-w", "-g1", "-gdwarf-4"),
-        *("-U_FORTIFY_SOURCE", "-fno-stack-protector", "-fcf-protection=none"),
+        *("-U_FORTIFY_SOURCE", "-fno-stack-protector"),  # stacks change by hand
+        *shadow_stack,
         *("-I", str(HERE), "-I", str(folder), "-I", str(folder / "cccl")),
     ]
 
@@ -126,10 +131,22 @@ def _key(*parts: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def _forget_old_files():
+    """Deletes from the cache what has not been used for a month."""
+    for path in cache_folder().iterdir():
+        with contextlib.suppress(OSError):
+            if path.is_file() and path.stat().st_mtime < time.time() - A_MONTH:
+                path.unlink()
+
+
 def _cached(name: str, build) -> Path:
     """The file of that name in the cache; build(folder) makes it, among others, where it is not."""
     path = cache_folder() / name
-    if not path.exists():
+    if path.exists():
+        with contextlib.suppress(OSError):
+            os.utime(path)
+            os.utime(path.with_suffix(".json"))
+    else:
         with tempfile.TemporaryDirectory(dir=cache_folder()) as temporary:
             build(Path(temporary))
             for made in sorted(Path(temporary).glob(path.stem + ".*")):  # .json before .so
@@ -143,6 +160,7 @@ def runtime() -> Path:
     name = f"runtime-{_key(*(f.read_text() for f in sources))}.so"
 
     def build(folder):
+        _forget_old_files()
         run(
             *(_compiler(), *_flags(), "-O2", "-shared", f"-Wl,-soname,{RUNTIME}", "-pthread"),
             *("-o", str(folder / name), str(HERE / "runtime.cpp"), "-lrt", "-ldl"),

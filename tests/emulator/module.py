@@ -75,6 +75,8 @@ class Function:
         problem = None
         if any(not 1 <= g <= n for g, n in zip(grid, MOST_BLOCKS)):
             problem = f"a grid of {grid} blocks; the limits are 1 to {MOST_BLOCKS}"
+        elif grid[0] * grid[1] * grid[2] >= 2**32:
+            problem = f"a grid of {grid} blocks, more than the emulator counts (2^32)"
         elif any(not 1 <= b <= n for b, n in zip(block, MOST_THREADS)):
             problem = f"a block of {block} threads; the limits are 1 to {MOST_THREADS}"
         elif block[0] * block[1] * block[2] > bound:

@@ -124,6 +124,12 @@ def test_compare_and_swap_of_16_bits():
     np.testing.assert_array_equal(x, [32, 7])
 
 
+def test_16_bit_sums_by_words():
+    x = zeros(35, np.float16)
+    run("word_atomics", (2,), (64,), x[1:34], np.int32(33))
+    np.testing.assert_array_equal(x, [0, *[2] * 33, 0])
+
+
 def test_atomic_sums_of_pairs():
     h, b = zeros(2, np.float16), zeros(2, BF16)
     run("pair_atomics", (1,), (32,), h, b)

@@ -1,6 +1,8 @@
 """Modules, the shapes of launches, settings and the cache."""
 
+import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -60,6 +62,7 @@ def test_a_name_that_is_no_kernel():
     [
         ({"grid": (0,)}, r"a grid of \(0, 1, 1\) blocks"),
         ({"grid": (1, 65536)}, r"a grid of \(1, 65536, 1\) blocks"),
+        ({"grid": (65536, 65535, 2)}, r"a grid of .* more than the emulator counts"),
         ({"block": (0,)}, r"a block of \(0, 1, 1\) threads"),
         ({"block": (1, 1, 65)}, r"a block of \(1, 1, 65\) threads"),
         ({"block": (65,)}, r"a block of \(65, 1, 1\) threads, more than its launch bound of 64"),
@@ -142,6 +145,15 @@ def test_the_cache_compiles_once(tmp_path, monkeypatch):
         assert compiler._cached("some.so", build).read_text() == "library"
     assert len(made) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["some.json", "some.so"]
+
+
+def test_the_cache_forgets_what_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler, "cache_folder", lambda: tmp_path)
+    for name, age in (("old.so", compiler.A_MONTH + 60), ("used.so", compiler.A_MONTH - 60)):
+        (tmp_path / name).write_text("library")
+        os.utime(tmp_path / name, times=(time.time() - age,) * 2)
+    compiler._forget_old_files()
+    assert [p.name for p in tmp_path.iterdir()] == ["used.so"]
 
 
 def test_the_cache_s_key_is_all_that_counts():

@@ -129,6 +129,11 @@ extern "C" __global__ void short_exchange(unsigned short* x) {
     } while (seen != old);
 }
 
+// By exchanging words: an odd number of values ends within one, and n - 1 from x + 1 begin in one.
+extern "C" __global__ void word_atomics(__half* x, int n) {
+    if (threadIdx.x < n) atomic_add_16(x + threadIdx.x, 1.f);
+}
+
 extern "C" __global__ void pair_atomics(__half2* h, __nv_bfloat162* b) {
     atomicAdd(h, __floats2half2_rn(1.f, 2.f));
     atomicAdd(b, __floats2bfloat162_rn(1.f, 2.f));

@@ -131,7 +131,7 @@ static void on_signal(int number, siginfo_t* info, void* context) {
         if (!mine || !current || pc < request.module->low || pc >= request.module->high)
             return set_timer(RETRY_MS);
         say_time_is_up();
-    } else if (!mine || !current) {
+    } else if (!mine || !current || number == SIGALRM) {
         return pass_on(number, info, context);
     } else {
         say_signal(number, (const char*)info->si_addr, pc);

@@ -87,7 +87,13 @@ void __ubsan_handle_divrem_overflow(const Place* place, size_t, size_t) {
 }  // extern "C"
 
 namespace emulator {
-void check_access(const void* p, size_t bytes, Access kind) {
-    check((const char*)p, bytes, kind, kind == ATOMIC, __builtin_return_address(0));
+void check_access(const void* place, size_t bytes, Access kind) {
+    const char* p = (const char*)place;
+    // A 16-bit value is added to by exchanging its word: an array may begin or end within that.
+    if (kind == ATOMIC && bytes == 4 && !region_of(p) != !region_of(p + 2)) {
+        if (!region_of(p)) p += 2;
+        bytes = 2;
+    }
+    check(p, bytes, kind, kind == ATOMIC, __builtin_return_address(0));
 }
 }  // namespace emulator

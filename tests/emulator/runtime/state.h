@@ -1,6 +1,5 @@
 // What the parts of the runtime share. One launch runs at a time; the launcher sees to that.
 #pragma once
-#include <cuda_fp16.h>
 
 #include <atomic>
 #include <cstdint>

@@ -42,7 +42,7 @@ void* new_stack(char* top, void (*start)()) {
 }  // namespace emulator
 
 #elif defined(__aarch64__)
-// Has been assembled, never run.
+// This has been assembled; it has never run.
 asm(R"(
 .text
 .globl emulator_switch
