@@ -201,6 +201,7 @@ extern "C" __global__ void norm_total(const double* parts, long long count, int 
                                       T* total) {
     __shared__ double scratch[32];
     double sum = 0;
+#pragma unroll 8                        // one block reads all: with several reads on their way
     for (long long i = threadIdx.x; i < count; i += blockDim.x)
         sum = kind == LARGEST ? Larger()(sum, parts[i]) : sum + parts[i];
     if (kind == LARGEST) sum = block_reduce<Larger>(sum, scratch, 0.0);
