@@ -341,6 +341,13 @@ def test_gradients_that_are_small_enough_are_not_touched(emulated):
     assert total.item() == pytest.approx(norm, rel=1e-6)
 
 
+@pytest.mark.parametrize("norm_type", [2.0, math.inf, 1.0])
+def test_more_chunks_than_the_last_block_has_threads(emulated, norm_type):
+    g = np.random.default_rng(0).standard_normal(2_300_005).astype(np.float32)
+    total = gpunn.nn.utils.get_total_norm([gpunn.from_numpy(g).to("cuda")], norm_type).item()
+    assert total == pytest.approx(np.linalg.norm(g.astype(np.float64), norm_type), rel=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_clipped_half_precision_is_rounded_once(emulated, dtype):
     (g,) = tensors([(1000,)], dtype, "cuda")
