@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn import native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import pool as kernels
@@ -93,14 +94,28 @@ def _sizes(name: str, output_size: Any, shape: list[int], dims: int) -> Ints:
     return tuple(int(v) for v in output_size)
 
 
+def _even(x: Any, size: Ints, out: Ints) -> Ints | None:
+    """The window, where x is NumPy's and all windows are of one size and do not overlap: then
+    it is ordinary pooling with that stride, which the C++ code does."""
+    if type(x) is not np.ndarray or x.dtype.kind != "f" or x.size == 0 or 0 in out:
+        return None
+    if any(n % m for n, m in zip(size, out, strict=True)):
+        return None
+    return tuple(n // m for n, m in zip(size, out, strict=True))
+
+
 # --- average ------------------------------------------------------------------------------
 
 
 def _sums(x: Any, out: Ints) -> Any:
     """The sums of x (raw) over the windows of the last dimensions."""
     wide = x.astype(F32) if half(x.dtype) else x
-    for axis, m in enumerate(out, x.ndim - len(out)):
-        wide = _axis_sums(wide, axis, m)
+    lead = x.shape[: x.ndim - len(out)]
+    if max(out) == 1 and x.size:
+        wide = wide.reshape(*lead, -1).sum(-1).reshape(*lead, *out)
+    else:
+        for axis, m in enumerate(out, len(lead)):
+            wide = _axis_sums(wide, axis, m)
     return wide.astype(x.dtype, copy=False)
 
 
@@ -111,6 +126,8 @@ def _axis_sums(x: Any, axis: int, m: int) -> Any:
     if m == 0 or n % m == 0:
         shape = (*x.shape[:axis], m, n // max(m, 1), *x.shape[axis + 1 :])
         return xp.zeros(shape, x.dtype).sum(axis + 1) if m == 0 else x.reshape(shape).sum(axis + 1)
+    if m % n == 0:
+        return xp.repeat(x, m // n, axis)
     start, end = _bounds(n, m)
     if m > n:  # windows of one or two entries
         second = (end - start > 1).reshape((-1,) + (1,) * (x.ndim - axis - 1))
@@ -149,6 +166,14 @@ def _average_vjp(g: Any, size: Ints, out: Ints) -> Any:
         found = kernels.adaptive_avg_backward(g, size)
         if found is not None:
             return found
+    k = _even(g, size, out)
+    if max(out) == 1 and g.size:
+        share = (g / _counts(size, out, g)).astype(g.dtype, copy=False)
+        return ns(g).broadcast_to(share, (*g.shape[: g.ndim - len(out)], *size)).copy()
+    if k is not None:
+        found = native.avg_pool_backward(g, size, k, k, (0,) * len(k))
+        if found is not None:
+            return found
     return _sums(g / _counts(size, out, g), size).astype(g.dtype, copy=False)
 
 
@@ -158,6 +183,11 @@ def _averages(x: Any, out: Ints) -> Any:
         if y is not None:
             return y
     wide = x.astype(F32) if half(x.dtype) else x
+    k = _even(wide, x.shape[x.ndim - len(out) :], out)
+    if k is not None and max(out) > 1:
+        y = native.avg_pool_forward(wide, k, k, (0,) * len(k), out)
+        if y is not None:
+            return y.astype(x.dtype, copy=False)
     y = _sums(wide, out) / _counts(x.shape[x.ndim - len(out) :], out, x)
     return y.astype(x.dtype, copy=False)
 
@@ -239,6 +269,20 @@ def _maxima(x: Any, out: Ints) -> tuple[Any, Any]:
         if both is not None:
             return both
     best, places, scale = x.astype(F32) if half(x.dtype) else x, None, 1
+    k = _even(best, x.shape[x.ndim - len(out) :], out)
+    if k is not None and max(out) == 1:
+        lead = x.shape[: x.ndim - len(out)]
+        flat = best.reshape(*lead, -1)
+        places = flat.argmax(-1, keepdims=True)  # the first NaN where there are some
+        y = np.take_along_axis(flat, places, -1)
+        if not np.isnan(y).any():
+            shape = (*lead, *out)
+            return y.astype(x.dtype, copy=False).reshape(shape), places.reshape(shape)
+        places = None
+    elif k is not None:
+        found = native.max_pool_forward(best, k, k, (0,) * len(k), (1,) * len(k), out)
+        if found is not None:
+            return found[0].astype(x.dtype, copy=False), found[1]
     for i in reversed(range(len(out))):
         axis = x.ndim - len(out) + i
         best, places = _axis_maxima(best, places, axis, out[i], scale)

@@ -9,11 +9,22 @@ from check import check
 
 import gpunn
 import gpunn.nn.functional as F
-from gpunn import nn
+from gpunn import native, nn
 
 rng = np.random.default_rng(0)
 AVG = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
 MAX = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)
+
+
+@pytest.fixture(params=["native", "numpy"], autouse=True)
+def path(request, monkeypatch):
+    """Both ways to the same numbers."""
+    if request.param == "numpy":
+        for name in ("max_pool_forward", "max_pool_backward", "avg_pool_forward",
+                     "avg_pool_backward"):  # fmt: skip
+            monkeypatch.setattr(native, name, lambda *a, **k: None)
+    elif native.lib() is None:
+        pytest.skip(f"no C++ library: {native.status()}")
 
 
 def windows(x, out, reduce):
