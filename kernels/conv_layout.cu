@@ -39,7 +39,7 @@ extern "C" __global__ void conv_pack(
 extern "C" __global__ void __launch_bounds__(256) conv_channels_last(
     const T* __restrict__ x, T* __restrict__ y, long long blocks, int groups, int channels, int padded,
     int places, int tf32) {  // blocks: samples * groups
-    __shared__ T tile[32][33];
+    __shared__ Acc tile[32][33];
     const int lane = threadIdx.x % 32, line = threadIdx.x / 32;
     const int across = (places + 31) / 32, along = (padded + 31) / 32;
     const long long tiles = blocks * across * along;
@@ -51,14 +51,13 @@ extern "C" __global__ void __launch_bounds__(256) conv_channels_last(
 #pragma unroll
         for (int k = line; k < 32; k += 8) {
             bool there = c0 + k < channels && p0 + lane < places;
-            tile[k][lane] =
-                there ? rounded(from[(long long)(c0 + k) * places + p0 + lane], tf32) : down<T>(Acc(0));
+            tile[k][lane] = there ? up(from[(long long)(c0 + k) * places + p0 + lane]) : Acc(0);
         }
         __syncthreads();
 #pragma unroll
         for (int k = line; k < 32; k += 8)
             if (p0 + k < places && c0 + lane < padded)
-                to[(long long)(p0 + k) * groups * padded + c0 + lane] = tile[lane][k];
+                to[(long long)(p0 + k) * groups * padded + c0 + lane] = rounded(down<T>(tile[lane][k]), tf32);
         __syncthreads();
     }
 }

@@ -3,7 +3,8 @@
 Three raw products carry everything: the convolution, its input gradient (the transposed
 convolution) and its weight gradient. Each is linear in both of its operands and the gradient of
 each is made of the other two, so derivatives of any order come for free. On the CPU they run in
-the C++ library; without it, in NumPy through columns (im2col, columns.py).
+the C++ library, on a GPU in kernels/conv*.cu; where these have no answer, as array operations
+through columns (im2col, columns.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from gpunn import native
 from gpunn.autograd.graph import needs, result, vjp
+from gpunn.cuda.kernels import conv as kernels
 from gpunn.dtypes import F32
 from gpunn.nn import init
 from gpunn.nn.columns import (
@@ -37,6 +39,12 @@ from gpunn.tensor import Tensor
 
 def conv_array(x: Any, w: Any, b: Any, geo: Geometry) -> Any:
     """The convolution of raw arrays x (N, C, *size) and w (O, C / groups, *kernel)."""
+    if type(x) is not np.ndarray:
+        y = kernels.conv_forward(
+            x, w, b, geo.stride, geo.before, geo.dilation, geo.groups, geo.out
+        )
+        if y is not None:
+            return y
     if half(x.dtype):
         y = conv_array(x.astype(F32), w.astype(F32), None if b is None else b.astype(F32), geo)
         return y.astype(x.dtype)
@@ -54,6 +62,12 @@ def conv_array(x: Any, w: Any, b: Any, geo: Geometry) -> Any:
 
 def input_grad_array(g: Any, w: Any, geo: Geometry) -> Any:
     """The gradient of x: the transposed convolution of g with w."""
+    if type(g) is not np.ndarray:
+        x = kernels.conv_input_grad(
+            g, w, geo.size, geo.stride, geo.before, geo.dilation, geo.groups
+        )
+        if x is not None:
+            return x
     if half(g.dtype):
         return input_grad_array(g.astype(F32), w.astype(F32), geo).astype(g.dtype)
     if type(g) is np.ndarray and g.dtype.kind == "f":
@@ -67,6 +81,12 @@ def input_grad_array(g: Any, w: Any, geo: Geometry) -> Any:
 
 def weight_grad_array(x: Any, g: Any, geo: Geometry) -> Any:
     """The gradient of w: x correlated with g."""
+    if type(x) is not np.ndarray:
+        w = kernels.conv_weight_grad(
+            x, g, geo.kernel, geo.stride, geo.before, geo.dilation, geo.groups
+        )
+        if w is not None:
+            return w
     if half(x.dtype):
         return weight_grad_array(x.astype(F32), g.astype(F32), geo).astype(x.dtype)
     if type(x) is np.ndarray and x.dtype.kind == "f":

@@ -9,6 +9,8 @@ Which kernel:
   to gather, and nothing that it does not do better;
 - float16, bfloat16, and float32 where TF32 is allowed: conv_tensor.cu, on the tensor cores;
 - else conv.cu.
+Before sm_80 tensor cores know float16 alone: there bfloat16 is left to the caller, who computes in
+float32, and TF32 is float32.
 All are deterministic: the same device and shapes give the same bits.
 """
 
@@ -26,15 +28,20 @@ from gpunn.cuda.kernels import launch
 from gpunn.cuda.kernels.conv_geometry import Ints, fits, forward, input_grad
 from gpunn.cuda.kernels.conv_tuning import Tile
 from gpunn.cuda.kernels.loader import FLOATS, Source
+from gpunn.dtypes import BF16
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 ACTIVATIONS = {"none": 0, "relu": 1}
 DIRECT = 16  # products of a group's channels up to which tiles would be mostly empty
-_RING = 64 * 32  # bytes of 64 spots
+_CHUNK = 16  # bytes that conv_tensor.cu moves at once
 
 _plain = Source(
     "conv", T=(F32, F64), BM=(128, 64, 32), BN=(128, 64), BK=(8, 16), TM=(8, 4), TN=(8, 4),
     only=lambda v: tuple(v[k] for k in tuning.PLAIN_NAMES) in tuning.PLAIN,
+)  # fmt: skip
+_tensor = Source(
+    "conv_tensor", T=(np.dtype(np.float16), BF16, F32), BM=(128, 64, 32), BN=(128, 64), WM=(64, 32),
+    WN=(64, 32), only=lambda v: tuple(v[k] for k in tuning.TENSOR_NAMES) in tuning.TENSOR,
 )  # fmt: skip
 _direct = Source("conv_depthwise", T=FLOATS, KERNEL=(0, 3, 5))
 _layout = Source("conv_layout", T=FLOATS)
@@ -49,7 +56,7 @@ def conv_forward(
     `padding` is that on the left, `out` the spatial size of the result; `activation` ("none",
     "relu") is applied to it. `tile` overrules the choice of a kernel's tile.
     """
-    if x.dtype not in FLOATS or w.dtype != x.dtype:
+    if not _serves(x, w):
         return None
     y = launch.empty((x.shape[0], w.shape[0], *out), x.dtype)
     if y.size == 0:
@@ -73,7 +80,7 @@ def conv_input_grad(
 
     dy is (N, O, *out), w (O, C / groups, *kernel); the result (N, C, *size).
     """
-    if dy.dtype not in FLOATS or w.dtype != dy.dtype:
+    if not _serves(dy, w):
         return None
     dx = launch.empty((dy.shape[0], w.shape[1] * groups, *size), dy.dtype)
     if dx.size == 0:
@@ -99,7 +106,7 @@ def conv_weight_grad(
     x is (N, C, *size), dy (N, O, *out). The places of all samples are shared out to `splits` blocks
     for each tile, whose sums are then added up in order.
     """
-    if x.dtype not in FLOATS or dy.dtype != x.dtype:
+    if not _serves(x, dy):
         return None
     shape = (dy.shape[1], x.shape[1] // groups, *kernel)
     if dy.size == 0 or math.prod(shape) == 0:
@@ -118,9 +125,20 @@ def conv_weight_grad(
 # --- choosing -----------------------------------------------------------------------------
 
 
+def _tf32() -> bool:
+    return switches.allow_tf32 and launch.capability() >= (8, 0)
+
+
+def _serves(x: Any, other: Any) -> bool:
+    """Whether kernels for the arrays' dtype exist on the current device."""
+    if x.dtype not in FLOATS or other.dtype != x.dtype:
+        return False
+    return x.dtype != BF16 or launch.capability() >= (8, 0)
+
+
 def _is_product(dtype: Any, w: Ints, stride: Ints, padding: Ints, groups: int) -> bool:
     """Whether the convolution is one matrix product, in a precision that cuBLAS gives by itself."""
-    plain = dtype == F64 or (dtype == F32 and not switches.allow_tf32)
+    plain = dtype == F64 or (dtype == F32 and not _tf32())
     still = all(s == 1 for s in stride) and not any(padding)
     return plain and still and groups == 1 and math.prod(w[2:]) == 1 and w[1] > 0
 
@@ -131,7 +149,7 @@ def _family(dtype: Any, conv: np.ndarray, tile: Tile | None) -> str:
         return tile.family
     if conv["groups"] > 1 and int(conv["rows"]) * int(conv["depth"]) <= DIRECT:
         return "direct"
-    tensor = dtype.itemsize == 2 or (dtype == F32 and switches.allow_tf32)
+    tensor = dtype.itemsize == 2 or (dtype == F32 and _tf32())
     return "tensor" if tensor else "plain"
 
 
@@ -255,5 +273,70 @@ def _weight_grad_direct(
     _sum(part, dw, splits, depth)
 
 
-_FORWARD = {"plain": _forward_plain, "direct": _forward_direct}
-_WEIGHT_GRAD = {"plain": _weight_grad_plain, "direct": _weight_grad_direct}
+# --- conv_tensor.cu -----------------------------------------------------------------------
+
+
+def _channels_last(x: Any, groups: int) -> Any:
+    """x (N, groups * C, *size) as (N, places, groups, C padded to whole chunks)."""
+    channels, places = x.shape[1] // groups, math.prod(x.shape[2:])
+    padded = _up(channels, _CHUNK // x.dtype.itemsize)
+    y = launch.empty((x.shape[0], places, groups, padded), x.dtype)
+    tiles = x.shape[0] * groups * -(-places // 32) * -(-padded // 32)
+    _layout.get("conv_channels_last", T=x.dtype)(
+        launch.blocks(tiles, 1), 256,
+        (x, y, x.shape[0] * groups, groups, channels, padded, places, x.dtype == F32),
+    )  # fmt: skip
+    return y
+
+
+def _forward_tensor(
+    make: Any, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
+) -> None:
+    chunk = _CHUNK // x.dtype.itemsize
+    padded = _up(int(make(0)["depth"]), chunk)
+    conv = make(padded // chunk)
+    height = _up(int(conv["rows"]), tile.bm)
+    packed = _pack(conv, strides, w, height, padded, False, x.dtype == F32)
+    grid, shared = launch.blocks(tile.count(conv), 1), _shared(tile)
+    if _is_pointwise(conv, chunk):
+        kernel = _tensor.get("conv_pointwise_mma", T=x.dtype, **tile.constants)
+        sizes = (x.shape[0], int(conv["rows"]), x.shape[1], math.prod(x.shape[2:]), height, padded)
+        kernel(grid, tile.threads, (x, packed, b, y, *sizes, activation), shared)
+        return
+    x = _channels_last(x, int(conv["groups"]))
+    kernel = _tensor.get("conv_forward_mma", T=x.dtype, **tile.constants)
+    kernel(grid, tile.threads, (x, packed, b, y, conv, height, padded, activation), shared)
+
+
+def _shared(tile: Tile) -> int:
+    """Bytes: three stages of four chunks for each row and column, 64 spots, a number a column."""
+    return 3 * 4 * _CHUNK * (tile.bm + tile.bn) + 64 * 32 + 8 * tile.bn
+
+
+def _is_pointwise(conv: np.ndarray, chunk: int) -> bool:
+    """Whether conv_pointwise_mma serves: places are as in the source, chunks of them in a plane."""
+    names = ("kernel", "step", "phases")
+    still = all((conv[name] == 1).all() for name in names) and not conv["origin"].any()
+    same = (conv["source"] == conv["result"]).all()
+    return bool(still and same and conv["groups"] == 1 and conv["source"].prod() % chunk == 0)
+
+
+def _weight_grad_tensor(
+    x: Any, dy: Any, dw: Any, sizes: Any, tile: Tile, splits: int | None
+) -> None:
+    groups = sizes[-1]
+    x, dy = _channels_last(x, groups), _channels_last(dy, groups)
+    padded, padded_dy = x.shape[-1], dy.shape[-1]
+    conv = forward(*sizes, padded * x.dtype.itemsize // _CHUNK)
+    width = math.prod(dw.shape[2:]) * padded
+    splits, part = _shares(conv, x.dtype, tile, width, splits)
+    kernel = _tensor.get("conv_weight_grad_mma", T=x.dtype, **tile.constants)
+    grid = launch.blocks(tile.count_weights(conv, width) * splits, 1)
+    kernel(grid, tile.threads, (x, dy, part, conv, padded, padded_dy, splits), _shared(tile))
+    _sum(part, dw, splits, padded)
+
+
+_FORWARD = {"plain": _forward_plain, "direct": _forward_direct, "tensor": _forward_tensor}
+_WEIGHT_GRAD = {
+    "plain": _weight_grad_plain, "direct": _weight_grad_direct, "tensor": _weight_grad_tensor,
+}  # fmt: skip
