@@ -1,4 +1,4 @@
-"""Lookup in a table, its gradient, and bags: uniform, Zipf and constant indices.
+"""Lookup in a table, its gradient, index_add, and bags: uniform, Zipf and constant indices.
 
 Zipf(1.0): the k-th most frequent row has a share of 1 / k, as words of a text have; constant: all
 of the batch reads one row, as where half of it is padding. The bytes are those that must move: the
@@ -44,14 +44,41 @@ def lookup(kind: str, rows: int, n: int, width: int, dtype: str) -> list[Case]:
         return backward_of(T, lambda w: T.nn.functional.embedding(i, w),
                            draw(T, (rows, width), dtype))  # fmt: skip
 
+    def in_order(T: Any) -> Any:
+        run = backward(T)
+
+        def call() -> Any:
+            T.use_deterministic_algorithms(True)
+            try:
+                return run()
+            finally:
+                T.use_deterministic_algorithms(False)
+
+        return call
+
     row, distinct = width * SIZE[dtype], len(np.unique(index))
     name = f"{kind} {n} of {rows} x {width}, {dtype}"
     tolerance = {"float32": 1e-3}.get(dtype)  # many terms, another order
+    moved = (n + rows) * row + 8 * n
     return [
         Case(f"lookup {name}", forward, (n + distinct) * row + 8 * n, dtype=dtype),
-        Case(f"gradient {name}", backward, (n + rows) * row + 8 * n, dtype=dtype,
-             tolerance=tolerance),
-    ]  # fmt: skip
+        Case(f"gradient {name}", backward, moved, dtype=dtype, tolerance=tolerance),
+        Case(f"gradient in order {name}", in_order, moved, dtype=dtype, tolerance=tolerance),
+    ]
+
+
+def index_add(kind: str, rows: int, n: int, width: int, dtype: str) -> Case:
+    """Rows added to some rows of an array, in place."""
+    index = indices(kind, rows, n)
+
+    def build(T: Any) -> Any:
+        i = T.from_numpy(index).to(harness.DEVICE)
+        x, values = draw(T, (rows, width), dtype), draw(T, (n, width), dtype, seed=1)
+        return lambda: T.index_add(x, 0, i, values)
+
+    moved = (n + 2 * rows) * width * SIZE[dtype] + 8 * n
+    name = f"index_add {kind} {n} to {rows} x {width}, {dtype}"
+    return Case(name, build, moved, dtype=dtype, tolerance=1e-3)
 
 
 def bag(mode: str, rows: int, bags: int, each: int, width: int, dtype: str) -> list[Case]:
@@ -88,6 +115,8 @@ def cases(tiny: bool = False) -> list[Case]:
         for rows, n, width in shapes:
             for dtype in ("float32", "bfloat16"):
                 found += lookup(kind, rows, n, width, dtype)
+        shapes = [(40, 70, 8)] if tiny else [(50257, 1 << 18, 64), (1 << 16, 1 << 22, 1)]
+        found += [index_add(kind, *shape, "float32") for shape in shapes]
     rows, bags, each, width = (40, 5, 7, 8) if tiny else (1_000_000, 8192, 50, 64)
     for mode in ("sum", "mean", "max"):
         found += bag(mode, rows, bags, each, width, "float32")

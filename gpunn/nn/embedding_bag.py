@@ -25,7 +25,7 @@ from gpunn.nn.embedding import (
 )
 from gpunn.nn.module import Module
 from gpunn.nn.parameter import Parameter
-from gpunn.ops._rows import half
+from gpunn.ops._rows import half, same_device
 from gpunn.ops.create import empty
 from gpunn.ops.index import put
 from gpunn.sparse import SparseTensor
@@ -62,16 +62,19 @@ def embedding_bag(
     _check_bag_arguments(input, offsets, per_sample_weights, mode, scale_grad_by_freq, sparse)
     flat = input.reshape(-1)  # type: ignore[operator]
     index = checked_index("embedding_bag", flat, weight)
+    same_device("embedding_bag", (input, offsets, per_sample_weights))
     if max_norm is not None:
         renorm(weight, index, max_norm, norm_type)
     scales = None if per_sample_weights is None else per_sample_weights.reshape(-1)  # type: ignore[operator]
     place = padding_row(padding_idx, weight.array.shape[0])
     if type(index) is not np.ndarray and kernels.serves(weight.array, index):
         starts = None if offsets is None else offsets.array
-        bags = len(input.array) if starts is None else starts.size - include_last_offset
+        bags = len(input.array) if starts is None else max(starts.size - include_last_offset, 0)
         how = (mode, place, scale_grad_by_freq, sparse)
         return _bags_by_kernels(index, weight, scales, starts, bags, *how)
     bags, owner = _owners(input, offsets, include_last_offset)
+    if bags == 0:  # then no entry has one
+        flat, index, scales = flat[:0], index[:0], None if scales is None else scales[:0]
     if place >= 0:
         keep = index != place
         flat, owner = wrap(index[keep], flat.device), owner[keep]

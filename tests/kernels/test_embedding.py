@@ -114,7 +114,7 @@ def test_integer_tables_are_read_by_array_operations(emulated):
 def test_gradients_of_all_kinds_of_indices(emulated, kind, rows):
     """Few rows: sorted. Many: atomic for float32 and float64, sorted for 16 bits."""
     index = indices(kind, rows, 2500)
-    on_both(lambda i, w: F.embedding(i, w), [index, rng.normal(size=(rows, 8))], layouts=PLAIN,
+    on_both(lambda i, w: F.embedding(i, w), [index, rng.normal(size=(rows, 16))], layouts=PLAIN,
             rtol={"float32": 1e-4})  # fmt: skip
     names = set(Function.launches)
     assert ("scatter_add" in names) == (rows == 3000)
@@ -286,7 +286,7 @@ def test_max_norm(emulated, small_grid, p, name):
     """Each row once, however often it is named; in a table that need not be contiguous."""
     index = np.array([0, 3, 3, 7, 0, 3] * 9)
     table = gpunn.from_numpy(rng.normal(size=(9, 35)).astype(np.float32)).to(getattr(gpunn, name))
-    here, want = table.to("cuda"), table.double()
+    here, want = table.to("cuda"), table.double().clone()
     made = F.embedding(on_device(index), here, max_norm=1.5, norm_type=p)
     exact = F.embedding(gpunn.from_numpy(index), want, max_norm=1.5, norm_type=p)
     tolerance = {"float64": 1e-12, "float32": 1e-5}.get(name, 1e-2)
@@ -318,7 +318,7 @@ def offsets_of(bags, n):
 def test_bags(emulated, small_grid, mode, n, bags, width):
     index, offsets = rng.integers(0, 12, n), offsets_of(bags, n)
     on_both(lambda i, o, w: F.embedding_bag(i, w, o, mode=mode),
-            [index, offsets, rng.normal(size=(12, width))], layouts=PLAIN)  # fmt: skip
+            [index, offsets, rng.normal(size=(12, width))])  # fmt: skip
     ends = np.concatenate([offsets, [n]])
     on_both(lambda i, o, w: F.embedding_bag(i, w, o, mode=mode, include_last_offset=True,
                                             padding_idx=3),
@@ -338,8 +338,23 @@ def test_weights_of_samples(emulated, small_grid):
     arrays = [index, offsets, rng.normal(size=(12, 40)), rng.normal(size=50)]
     for options in ({}, {"padding_idx": 2}, {"scale_grad_by_freq": True}):
         on_both(lambda i, o, w, s: F.embedding_bag(i, w, o, mode="sum", per_sample_weights=s,
-                                                   **options),
-                arrays, layouts=PLAIN)  # fmt: skip
+                                                   **options), arrays)  # fmt: skip
+
+
+def test_no_bags(emulated):
+    """Entries without a bag have no gradient."""
+    for mode in ("sum", "mean", "max"):
+        on_both(lambda i, o, w, s: F.embedding_bag(
+            i, w, o, mode=mode, per_sample_weights=s if mode == "sum" else None) * s.sum(),
+            [np.array([1, 2]), np.zeros(0, np.int64), rng.normal(size=(3, 2)), np.ones(2)],
+            dtypes=F32, grad=mode == "sum",
+        )  # fmt: skip
+
+
+def test_all_arguments_on_one_device(emulated):
+    weight, index = gpunn.zeros(3, 2, device="cuda"), on_device([1, 2])
+    with pytest.raises(RuntimeError, match="same device"):
+        F.embedding_bag(index, weight, gpunn.tensor([0]))
 
 
 @pytest.mark.parametrize("weighed, mode", [(False, "sum"), (False, "mean"), (True, "sum")])
@@ -425,8 +440,10 @@ def test_nothing_waits_for_the_device(emulated, monkeypatch):
 
 def test_launches(emulated):
     """One kernel forward; back one, or the keys, the sum and joins until one run is left."""
-    weight = gpunn.zeros(400, 4, device="cuda", requires_grad=True)
-    for n, names in ((500, ["scatter_add"]), (1025, [*SORTED, "segment_join"])):
+    joined = [*SORTED, "segment_join"]
+    for n, width, names in ((500, 16, ["scatter_add"]), (1025, 16, joined),
+                            (1025, 15, ["scatter_add"])):  # fmt: skip
+        weight = gpunn.zeros(400, width, device="cuda", requires_grad=True)
         Function.launches.clear()
         made = F.embedding(on_device(rng.integers(0, 400, n)), weight)
         gpunn.autograd.grad(made, weight, gpunn.ones_like(made))

@@ -6,11 +6,12 @@ the sorted form the terms are ordered by row and added up in a fixed order, what
 sort is CuPy's argsort of int32 keys: stable, a radix sort, and queued like a kernel, without
 waiting for the device; one of our own would only add launches.
 
-The atomic form is used for float32 and float64 where there are no more terms than rows, so that
-repeats are few, or so few terms that launches are what takes time, and no setting asks for a fixed
-order. 16-bit rows are always sorted: packed
-16-bit atomics would round at each addition (a sum of ones stops at 256 in bfloat16), and a float32
-copy of the whole table to add into costs more memory and time than sorting the indices.
+The atomic form is used for float32 and float64 where no setting asks for a fixed order and there
+are no more terms than rows, so that repeats are few; or so few terms that launches are what takes
+time; or rows so short that sorting moves more bytes (about 100 a term) than adding. 16-bit rows
+are always sorted: packed 16-bit atomics would round at each addition (a sum of ones stops at 256
+in bfloat16), and a float32 copy of the whole table to add into costs more memory and time than
+sorting the indices.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _source = Source("embedding", T=FLOATS, I=INDICES)
 _USUAL = np.dtype(np.int64)  # I of kernels that read no index: compiled once with the others
 _LIMIT = 2**31 - 1  # keys, and positions of terms, are 32-bit
 _FEW = 1024  # terms: sorting them would take longer than their repeats do
+_SHORT = 16  # values: rows for which sorting costs more than adding
 _NONE = -(2**62)  # an index that is none, nor counts from the end
 _AHEAD = 4  # rows that a thread of gather has in flight
 _MANY = 1 << 22  # values from which on a longer run leaves enough threads
@@ -152,7 +154,7 @@ def _add_rows(
         return
     fault = None if name is None else launch.fault(name)
     skip = _NONE if skip is None else skip
-    if terms.chosen is None and not by_frequency and _atomic(n, rows, out.dtype):
+    if terms.chosen is None and not by_frequency and _atomic(n, out):
         wide = _wide(width, out, terms.rows)
         kernel = _source.get("scatter_add", T=out.dtype, I=index.dtype)
         grid, block = _shape(n, width, 16 // out.itemsize if wide else 1)
@@ -166,10 +168,11 @@ def _add_rows(
     sum_sorted(out, keys, order, terms, counts, add)
 
 
-def _atomic(n: int, rows: int, dtype: Any) -> bool:
-    """Whether to add up with atomic additions: see the module's text."""
-    few = n <= max(rows, _FEW) and dtype.itemsize > 2
-    return few and not settings.are_deterministic_algorithms_enabled()
+def _atomic(n: int, out: Any) -> bool:
+    """Whether to add n terms up with atomic additions: see the module's text."""
+    if out.itemsize == 2 or settings.are_deterministic_algorithms_enabled():
+        return False
+    return n <= max(len(out), _FEW) or out.shape[1] < _SHORT
 
 
 def row_counts(keys: Any, order: Any, rows: int) -> Any:
@@ -278,6 +281,7 @@ def embedding_bag_forward(
             _source.get("bag_max", **choice)(grid, (32, _height(each)), args)
         return out, Entries(keys, source, None, chosen)
     out = launch.zeros((bags, width), weight.dtype)
+    scales = None if scales is None else launch.contiguous(scales)
     sum_sorted(out, keys, None, Terms(weight, source, scales), counts)
     return out, Entries(keys, source, counts, None)
 
@@ -293,6 +297,9 @@ def embedding_bag_backward(
 ) -> Any:  # fmt: skip
     """The gradient (count, width) of the weight from grad (bags, width)."""
     out = launch.zeros((count, grad.shape[1]), grad.dtype)
+    if not grad.size:
+        return out
+    scales = None if scales is None else launch.contiguous(scales)
     terms = Terms(launch.contiguous(grad), entries.keys, scales, entries.counts, entries.chosen)
     _add_rows(out, index, terms, skip=padding_idx, by_frequency=by_frequency)
     return out
@@ -302,8 +309,8 @@ def embedding_bag_scales(grad: Any, weight: Any, entries: Entries) -> Any:
     """The gradient (n) of the per-sample weights from grad (bags, width)."""
     grad, weight = launch.contiguous(grad), launch.contiguous(weight)
     n, width = entries.keys.size, grad.shape[1]
-    out = launch.empty(n, grad.dtype)
-    if n:
+    out = launch.zeros(n, grad.dtype)
+    if n and grad.size:
         kernel = _source.get("row_dots", T=grad.dtype, I=_USUAL)
         args = (grad, weight, entries.keys, entries.source, out, n, width)
         kernel(launch.blocks(n, 8), (32, 8), (*args, _wide(width, grad, weight)))
