@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import sys
+import types
 
 import emulator
 import fake_cupy
@@ -42,6 +44,9 @@ class ndarray(np.ndarray):  # noqa: N801
     def get(self):
         return np.array(self, subok=False)
 
+    def set(self, source):
+        plain(self)[...] = source
+
     def copy(self, order="C"):
         return up(plain(self).copy(order=order))
 
@@ -53,12 +58,18 @@ class ndarray(np.ndarray):  # noqa: N801
     def __array_function__(self, function, types, args, options):
         return up(function(*plain(args), **plain(options)))
 
+    @property
+    def base(self):
+        """The array that this is a view of: one of the stand-in, which keeps NumPy's to itself."""
+        base = super().base
+        return None if type(base) is np.ndarray else base
+
     def __getitem__(self, key):
         key = plain(key, strict=False)
-        found = plain(self)[key]
+        found = super().__getitem__(key)
         if isinstance(found, np.generic):  # CuPy gives a view
-            found = plain(self)[(*(key if isinstance(key, tuple) else (key,)), ...)]
-        return up(found)
+            found = super().__getitem__((*(key if isinstance(key, tuple) else (key,)), ...))
+        return found
 
     def __setitem__(self, key, value):
         plain(self)[plain(key, strict=False)] = plain(value)
@@ -105,10 +116,19 @@ def _method(name):
 
 _METHODS = """
     sum prod mean var std max min argmax argmin any all cumsum cumprod argsort argpartition clip
-    round astype repeat take nonzero ravel flatten diagonal trace conj conjugate dot searchsorted
+    round astype repeat take nonzero ravel flatten trace conj conjugate dot searchsorted
 """
 for _name in _METHODS.split():
     setattr(ndarray, _name, _method(_name))
+
+
+def _diagonal(self, *args, **options):
+    made = np.ndarray.diagonal(self, *args, **options)
+    made.flags.writeable = True  # CuPy's is
+    return made
+
+
+ndarray.diagonal = _diagonal
 
 
 # --- the module ---------------------------------------------------------------------------
@@ -209,6 +229,12 @@ def module():
     cupy.ndarray, cupy.array, cupy.asarray = ndarray, array, asarray
     cupy.asnumpy = lambda x: x.get()
     del cupy.zeros
+    cupy.diagonal = lambda a, *args, **options: a.diagonal(*args, **options)
+    cupy.broadcast_to = lambda a, shape: np.broadcast_to(a, shape, subok=True)
+    cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(
+        as_strided=_function(np.lib.stride_tricks.as_strided),  # without a base, as CuPy's
+        sliding_window_view=_function(np.lib.stride_tricks.sliding_window_view),
+    ))  # fmt: skip
     cupy.RawModule = RawModule
     cupy.cuda.alloc_pinned_memory = Pinned
     properties = cupy.cuda.runtime.getDeviceProperties
@@ -219,6 +245,19 @@ def module():
     return cupy
 
 
+@functools.cache
+def extras():
+    """The stand-in `cupyx` and what of it is used: SciPy's functions on NumPy arrays."""
+    scipy = types.ModuleType("cupyx.scipy")
+    special = types.ModuleType("cupyx.scipy.special")
+    special.__getattr__ = lambda name: _function(getattr(pytest.importorskip(
+        "scipy.special", reason="CuPy's special functions are emulated by SciPy's"), name))
+    cupyx = types.ModuleType("cupyx")
+    cupyx.errstate = lambda **options: contextlib.nullcontext()
+    cupyx.scipy, scipy.special = scipy, special
+    return {m.__name__: m for m in (cupyx, scipy, special)}
+
+
 @contextlib.contextmanager
 def device():
     """A context in which CUDA is available, on the emulated device."""
@@ -227,9 +266,12 @@ def device():
         pytest.skip(f"the CUDA emulator cannot run: {missing}")
     with fake_cupy.installed(module()):
         Function.launches.clear()
+        sys.modules.update(extras())
         try:
             yield gpunn.device("cuda")
         finally:
+            for name in extras():
+                sys.modules.pop(name, None)
             if faults._records is not None:
                 faults._records["set"] = 0
 

@@ -133,7 +133,7 @@ def lapack(name: str, *args: Any, **kwargs: Any) -> Any:
 
 def device_of(array: Any) -> Device:
     """The device of a raw array."""
-    return CPU if isinstance(array, np.ndarray) else Device("cuda", array.device.id)
+    return CPU if type(array) is np.ndarray else Device("cuda", array.device.id)
 
 
 # --- VJPs in Tensors ------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.autograd.graph import namespace, result
+from gpunn.device import to_host
 from gpunn.linalg._common import (
     LinAlgError,
     adjoint,
@@ -115,7 +116,7 @@ def check_shapes(name: str, a: Tensor, b: Tensor, left: bool = True) -> None:
 
 
 def _check_solved(info: Any, shape: tuple[int, ...]) -> None:
-    bad = np.flatnonzero(info if isinstance(info, np.ndarray) else info.get())
+    bad = np.flatnonzero(to_host(info))
     if bad.size:
         raise LinAlgError(
             f"torch.linalg.solve: {batch_element(bad[0], shape)}The solver failed because the "

@@ -175,7 +175,7 @@ def _log_running(x: Any, axis: int) -> Any:
         return logcumsumexp(x, axis)
     if x.dtype.kind == "c":
         return _complex_log_running(x, axis)
-    wide = x.astype(F64) if x.dtype == F32 and type(x) is np.ndarray else x  # as PyTorch's sums
+    wide = x.astype(F64) if x.dtype == F32 else x  # as PyTorch's sums
     return accumulate("logaddexp", wide, axis).astype(x.dtype, copy=False)
 
 
