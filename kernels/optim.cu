@@ -7,6 +7,7 @@
 //   norm_parts     parts[chunk] = the largest |x|, or the sum of |x|, x x or |x|^p, of a chunk
 //   norm_total     total[0] = the norm that all the parts make together
 //   scale_by_norm  x *= max_norm / (total + 1e-6) where that is less than 1
+//   clip_values    x = limit where it is above, -limit where it is below; NaN stays
 //
 // Constants: ARRAYS (64), BLOCK (threads), CHUNK (elements; a multiple of 8).
 // Arguments: up to 64 arrays of T, C-contiguous, by their addresses (`Pointers`), their sizes and
@@ -19,7 +20,7 @@
 // Deterministic: elements do not depend on each other; the order of a chunk's sum and of the sum of
 // the parts is fixed, whatever the grid.
 // Python reference: optim/sgd.py, optim/adam.py, nn/utils/clip_grad.py.
-// Bytes: sgd 3 (with momentum 5), adam 7 (amsgrad 9), norm 1, scale 2 times those of the arrays.
+// Bytes: sgd 3 (with momentum 5), adam 7 (amsgrad 9), norm 1, scale and clip 2 times those of the arrays.
 #include "common.cuh"
 
 constexpr int WIDE = 16 / sizeof(T);    // elements in an access of 16 bytes
@@ -231,5 +232,29 @@ extern "C" __global__ void scale_by_norm(Pointers<T*> arrays, Layout layout, con
         Part part = part_of(layout, chunk);
         T* x = arrays[part.array];
         each(part, aligned(x, 16), Scale{factor, x});
+    }
+}
+
+struct Clip {
+    T low, high;
+    T* x;
+
+    template <int N> DEVICE void operator()(Count<N>, long long i) const {
+        Vec<T, N> values = load<N>(x + i);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            if (up(values[k]) > up(high)) values[k] = high;
+            if (up(values[k]) < up(low)) values[k] = low;
+        }
+        store(x + i, values);
+    }
+};
+
+extern "C" __global__ void clip_values(Pointers<T*> arrays, Layout layout, Acc limit) {
+    T high = down<T>(limit), low = down<T>(-limit);
+    for (int chunk = blockIdx.x; chunk < layout.first[ARRAYS]; chunk += gridDim.x) {
+        Part part = part_of(layout, chunk);
+        T* x = arrays[part.array];
+        each(part, aligned(x, 16), Clip{low, high, x});
     }
 }

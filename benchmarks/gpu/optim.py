@@ -82,6 +82,21 @@ def clip_of(shapes: list[tuple[int, ...]], dtype: str, max_norm: float) -> Any:
     return build
 
 
+def clip_values_of(shapes: list[tuple[int, ...]], dtype: str) -> Any:
+    """Builds clipping of each element."""
+
+    def build(T: Any) -> Any:
+        params = parameters(T, shapes, dtype)
+
+        def clip() -> Any:
+            T.nn.utils.clip_grad_value_(params, 0.5)
+            return [p.grad for p in params[:8]]
+
+        return clip
+
+    return build
+
+
 def cases(tiny: bool = False) -> list[Case]:
     """Steps (fused and foreach), clipping that scales and clipping that has nothing to do."""
     steps = [
@@ -104,5 +119,7 @@ def cases(tiny: bool = False) -> list[Case]:
                 f"clip to {max_norm:g}, {model}", clip_of(shapes, dtype, max_norm),
                 moved_bytes=passes * size, dtype=dtype,
             ))  # fmt: skip
+        build = clip_values_of(shapes, dtype)
+        found.append(Case(f"clip values, {model}", build, moved_bytes=2 * size, dtype=dtype))
     return found
 

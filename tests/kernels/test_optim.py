@@ -289,6 +289,7 @@ def test_arrays_that_do_not_start_on_16_bytes(emulated, odd):
         assert kernels.sgd_step([p], [g], states[:1], 0.1, momentum=0.5)
         total = kernels.total_norm([p, g], 2.0, np.float32)
         assert kernels.scale_by_norm([p, g], total, 0.5)
+        assert kernels.clip_values([p, g], 1e3)
     norm = np.sqrt((p.get() ** 2).sum() + (g.get() ** 2).sum())
     assert norm == pytest.approx(0.5, rel=1e-5)
     for a in (p, g, *states):  # each element was treated as the others
@@ -429,6 +430,31 @@ def test_clipping_on_two_devices(emulated):
         params.append(p)
     assert gpunn.nn.utils.clip_grad_norm_(params, 2.5).item() == 5.0
     assert [p.grad.item() for p in params] == pytest.approx([2.0, 1.5])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("limit", [0.7, 0.0, -0.5, math.inf])
+def test_clipped_values_equal_the_cpus(emulated, limit, dtype):
+    found = []
+    for where in ("cuda", "cpu"):
+        params = [gpunn.zeros_like(g).requires_grad_() for g in tensors(SHAPES, dtype, where)]
+        for p, g in zip(params, tensors(SHAPES, dtype, where, 1), strict=True):
+            p.grad = g
+        params[-1].grad[0, :3] = gpunn.tensor([math.nan, math.inf, -math.inf], device=where)
+        with gpunn.no_grad():
+            gpunn.nn.utils.clip_grad_value_(params, limit)
+        found.append([host(p.grad) for p in params])
+    assert stand_in.Function.launches[-1:] == ["clip_values"]
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_values_of_gradients_with_gaps_are_clipped_too(emulated):
+    (wide,) = tensors([(6, 8)], "float32", "cuda")
+    p = gpunn.zeros(6, 4, device="cuda", requires_grad=True)
+    p._grad = wide[:, ::2]
+    gpunn.nn.utils.clip_grad_value_(p, 0.5)
+    assert np.abs(host(wide[:, ::2])).max() == 0.5 < np.abs(host(wide[:, 1::2])).max()
 
 
 def test_results_do_not_depend_on_the_order_of_blocks(emulated):

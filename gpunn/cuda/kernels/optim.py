@@ -72,18 +72,35 @@ def total_norm(arrays: Arrays, p: float, dtype: Any) -> Any:
 
 def scale_by_norm(arrays: Arrays, total: Any, max_norm: float) -> bool:
     """Multiplies all arrays by max_norm / (total + 1e-6) where that is below 1; total is 0-dim."""
+    launches = _launches_in_place(arrays)
+    totals: dict[Any, Any] = {total.dtype: total}
+    for part, layout, chunks in launches or ():
+        dtype = part[0].dtype
+        wide = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+        if wide not in totals:
+            totals[wide] = total.astype(wide)
+        kernel = _source.get("scale_by_norm", T=dtype)
+        kernel(launch.blocks(chunks, 1), BLOCK, (part, layout, totals[wide], max_norm))
+    return launches is not None
+
+
+def clip_values(arrays: Arrays, limit: float) -> bool:
+    """Clamps the elements of all arrays to [-limit, limit]."""
+    launches = _launches_in_place(arrays)
+    for part, layout, chunks in launches or ():
+        kernel = _source.get("clip_values", T=part[0].dtype)
+        kernel(launch.blocks(chunks, 1), BLOCK, (part, layout, limit))
+    return launches is not None
+
+
+def _launches_in_place(arrays: Arrays) -> list[tuple[Any, Any, int]] | None:
+    """Runs of arrays to change, each of one dtype; None if one has gaps or is not served."""
     lists = _by_dtype(arrays)
     columns = [_in_order([same]) for same in lists or ()]
     if lists is None or None in columns:
-        return False
-    for column in filter(None, columns):
-        dtype = column[0][0].dtype
-        wide = np.float64 if dtype == np.float64 else np.float32
-        norm = total if total.dtype == wide else total.astype(wide)
-        kernel = _source.get("scale_by_norm", T=dtype)
-        for (part,), layout, chunks in _launches(column):
-            kernel(launch.blocks(chunks, 1), BLOCK, (part, layout, norm, max_norm))
-    return True
+        return None
+    runs = [run for column in filter(None, columns) for run in _launches(column)]
+    return [(part, layout, chunks) for (part,), layout, chunks in runs]
 
 
 def _step(name: str, numbers: tuple[float, ...], *lists: Arrays | None) -> bool:

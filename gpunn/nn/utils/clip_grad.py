@@ -150,9 +150,12 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     >>> p.grad
     tensor([-1.0000,  0.5000])
     """
+    by_device: dict[Any, list[Tensor]] = {}
     for grad in _grads(parameters):
-        on(grad.device, _clamp, grad.device.xp, grad.array, float(clip_value))
         touch(grad)
+        by_device.setdefault(grad.device, []).append(grad)
+    for device, grads in by_device.items():
+        on(device, _clamp_all, device.xp, [grad.array for grad in grads], float(clip_value))
 
 
 def _grads(parameters: Tensors) -> Iterator[Tensor]:
@@ -187,10 +190,13 @@ def _scale(xp: Any, g: Any, factor: Any) -> None:
     xp.multiply(g, xp.asarray(factor, dtype=wide), out=g, casting="unsafe")
 
 
-def _clamp(xp: Any, g: Any, limit: float) -> None:
-    high = g.dtype.type(limit)
-    xp.minimum(g, high, out=g)
-    xp.maximum(g, -high, out=g)
+def _clamp_all(xp: Any, grads: list[Any], limit: float) -> None:
+    if xp is not np and kernels.clip_values(grads, limit):
+        return
+    for g in grads:
+        high = g.dtype.type(limit)
+        xp.minimum(g, high, out=g)
+        xp.maximum(g, -high, out=g)
 
 
 def _total(tensors: list[Tensor], p: float, dtype: Any) -> Any:
