@@ -1,18 +1,19 @@
 // What the check build does before each access to memory: is it within bounds, was it written, is it
 // in order with the accesses that other threads made?
+#include <sys/mman.h>
+
 #include <algorithm>
 
 #include "state.h"
 
 namespace emulator {
 
-struct Cell {  // of one granule of memory
+struct Cell {  // of a few bytes of memory
     Stamp write;
-    Stamp read;          // the reads since the write that are not in order with one another:
-    unsigned readers;    // lanes of one warp,
-    bool several_warps;  // or threads of several
-    bool foreign_synchronises;
-    unsigned foreign_block, foreign_fences, foreign_pc;  // and a read by an earlier block
+    Stamp read;        // stands for the reads since then that are not in order with one another,
+    unsigned readers;  // by these lanes of its warp
+    unsigned foreign_block, foreign_pc;  // and a read by an earlier block
+    unsigned short foreign_fences, foreign_synchronises;
 };
 
 static char *runtime_low, *runtime_high;
@@ -24,13 +25,23 @@ static std::vector<Reported> reported;
 
 // A region begins with cells of 4 bytes, which become smaller with the first smaller access to it.
 enum { WIDEST = 2 };  // log2 of 4
+enum : size_t { HUGE_PAGE = 2 << 20 };
 static char* first_cell(const Region& r) { return (char*)((size_t)r.low & ~size_t(15)); }
 static size_t cell_count(const Region& r) { return (size_t(r.high - first_cell(r)) >> r.shift) + 1; }
+
+// Zeros; large ones on huge pages.
+static Cell* make_cells(const Region& r) {
+    size_t bytes = cell_count(r) * sizeof(Cell);
+    if (bytes < HUGE_PAGE) return (Cell*)calloc(1, bytes);
+    void* made = aligned_alloc(HUGE_PAGE, (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+    madvise(made, bytes, MADV_HUGEPAGE);
+    return (Cell*)memset(made, 0, bytes);
+}
 
 static void refine(Region& r, int shift) {
     Region fine = r;
     fine.shift = shift;
-    fine.cells = (Cell*)calloc(cell_count(fine), sizeof(Cell));
+    fine.cells = make_cells(fine);
     for (size_t i = 0; i < cell_count(fine); i++) fine.cells[i] = r.cells[i >> (r.shift - shift)];
     free(r.cells);
     r = fine;
@@ -42,7 +53,7 @@ void start_checker() {
     emulator_image((char*)&threadIdx, &runtime_low, &runtime_high);
     for (Region& r : regions) {
         r.shift = WIDEST;
-        r.cells = (Cell*)calloc(cell_count(r), sizeof(Cell));
+        r.cells = make_cells(r);
     }
 }
 
@@ -103,21 +114,24 @@ static void check_order(const Region& r, Cell* cell, Access kind, const Stamp& n
         say_race(r, cell, name_of(kind), x.write.synchronises ? "atomic operation" : "write", now,
                  x.write);
     if (kind == READ) return;
-    if (!ordered(x.read, x.readers, x.several_warps) && !allowed(x.read.synchronises))
+    if (!ordered(x.read, x.readers) && !allowed(x.read.synchronises))
         say_race(r, cell, name_of(kind), "read", now, x.read);
-    Stamp foreign{x.foreign_block, 0, 0, x.foreign_pc, x.foreign_fences, 0, false, false};
+    Stamp foreign{};
+    foreign.block = x.foreign_block;
+    foreign.pc = x.foreign_pc;
+    foreign.fences = x.foreign_fences;
     if (!ordered(foreign) && !allowed(x.foreign_synchronises))
         say_race(r, cell, name_of(kind), "read", now, foreign);
 }
 
 static void note_read(Cell& x, const Stamp& now) {
     unsigned lane = 1u << (now.thread & 31);
-    if (!ordered(x.read, x.readers, x.several_warps)) {
+    if (!ordered(x.read, x.readers)) {
         if (x.read.block == now.block) {
-            x.several_warps |= x.read.thread >> 5 != now.thread >> 5;
+            if (x.read.thread >> 5 != now.thread >> 5) x.read.several_warps = true;
+            if (!now.synchronises) x.read.synchronises = false;
             x.readers |= lane;
             x.read.clock = std::max(x.read.clock, now.clock);
-            x.read.synchronises &= now.synchronises;
             return;
         }
         if (!x.foreign_block) {
@@ -129,7 +143,6 @@ static void note_read(Cell& x, const Stamp& now) {
     }
     x.read = now;
     x.readers = lane;
-    x.several_warps = false;
 }
 
 static void note_write(Cell& x, const Stamp& now) {

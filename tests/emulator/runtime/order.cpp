@@ -9,13 +9,15 @@
 
 namespace emulator {
 
-struct Stamp {  // one access
+struct Stamp {  // one access; counts that pass 2^16 start again
     unsigned block;  // its number + 1; 0: no access
-    unsigned epoch, clock, pc;
-    unsigned fences;  // of the block before it
-    unsigned short thread;
-    bool synchronises;  // atomic or volatile
-    bool in_flight;     // the destination of a cp.async not waited for
+    unsigned pc;
+    unsigned short epoch, clock;
+    unsigned short fences;              // of the block before it
+    unsigned short thread : 10;
+    unsigned short synchronises : 1;    // atomic or volatile
+    unsigned short in_flight : 1;       // the destination of a cp.async not waited for
+    unsigned short several_warps : 1;   // stands for reads by threads of several warps
 };
 
 static unsigned fence_count;              // of this block
@@ -64,17 +66,23 @@ void fence(bool device) {
 static Stamp stamp(const void* pc, bool synchronises) {
     if (synchronises) current->used_atomic = block_used_atomic = true;
     unsigned place = (unsigned)((const char*)pc - request.module->low);
-    return {block_number + 1, barrier_epoch, current->known[current->id & 31], place,
-            fence_count, (unsigned short)current->id, synchronises, false};
+    Stamp made{};
+    made.block = block_number + 1;
+    made.pc = place;
+    made.epoch = barrier_epoch;
+    made.clock = current->known[current->id & 31];
+    made.fences = fence_count;
+    made.thread = current->id;
+    made.synchronises = synchronises;
+    return made;
 }
 
-// Did access a, made by these lanes of its warp (or by several warps), happen before what the current
-// thread does now?
-static bool ordered(const Stamp& a, unsigned lanes, bool several_warps) {
+// Did access a, made by these lanes of its warp, happen before what the current thread does now?
+static bool ordered(const Stamp& a, unsigned lanes) {
     if (!a.block) return true;
     if (a.block != block_number + 1) return released_at[a.block - 1] > a.fences && block_acquired;
-    if (a.epoch != barrier_epoch) return true;
-    if (several_warps) return false;
+    if (a.epoch != (unsigned short)barrier_epoch) return true;
+    if (a.several_warps) return false;
     unsigned others = lanes;
     if (a.thread >> 5 == current->id >> 5) {
         others &= ~(1u << (current->id & 31));
@@ -85,6 +93,6 @@ static bool ordered(const Stamp& a, unsigned lanes, bool several_warps) {
     return lanes == 1u << (a.thread & 31) && fibers[a.thread].fenced_at > a.fences &&
            current->acquired;
 }
-static bool ordered(const Stamp& a) { return ordered(a, 1u << (a.thread & 31), false); }
+static bool ordered(const Stamp& a) { return ordered(a, 1u << (a.thread & 31)); }
 
 }  // namespace emulator
