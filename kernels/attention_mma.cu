@@ -1,15 +1,15 @@
 // Attention, forward, on the tensor cores: float16 and bfloat16 with float32 sums. The arguments,
 // reference, FLOPs and bytes are those of attention_forward in attention.cu. HEAD: 64, 128 or 256, an
-// upper limit of width and value_width. OTHERS: keys in a tile.
+// upper limit of width and value_width. OTHERS: keys in a tile. STRIPS: a block owns 64 STRIPS rows.
 //
-//   attention_mma_forward. Launch: 128 threads, (64 + 4 OTHERS) (HEAD + 8) values of dynamic shared
-//   memory; any grid, each block walks over tiles of 64 rows of a head. Deterministic.
+//   attention_mma_forward. Launch: 128 threads, (64 STRIPS + 4 OTHERS) (HEAD + 8) values of dynamic
+//   shared memory; any grid, each block walks over tiles of its rows of a head. Deterministic.
 //   Weights are rounded to T before they meet the values, as in Dao, "FlashAttention-2" (2023).
 //
 // Two tiles of keys and values are in shared memory: one is used while the next one arrives.
 #include "attention_mma.cuh"
 
-constexpr bool HELD = HEAD <= 128;  // whether the query stays in registers
+constexpr bool HELD = STRIPS * SLICES <= 8;  // whether the query stays in registers
 
 // The largest score of a row and the sum of its weights so far, for rows g and g + 8.
 struct Softmax {
@@ -52,7 +52,6 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_forward(
     T* q_tile = reinterpret_cast<T*>(memory);
     T* k_tiles = q_tile + OWN * PITCH;
     T* v_tiles = k_tiles + 2 * OTHERS * PITCH;
-    const T* own = q_tile + threadIdx.x / 32 * 16 * PITCH;
     bool wide = is_wide(query, p.width) && is_wide(key, p.width);
     bool wide_value = is_wide(value, p.value_width);
     long long tiles = (p.rows + OWN - 1) / OWN;
@@ -67,9 +66,9 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_forward(
         fetch(k_tiles, k, OTHERS, p.columns, p.width, wide);
         fetch(v_tiles, v, OTHERS, p.columns, p.value_width, wide_value);
         cp_async_commit();
-        Sums o = {};
-        Softmax softmax;
-        unsigned held[HELD ? SLICES : 1][4];
+        Sums o[STRIPS] = {};
+        Softmax softmax[STRIPS];
+        Left held[HELD ? SLICES : 1];
         for (int k0 = 0, stage = 0; k0 < end; k0 += OTHERS, stage ^= 1) {
             cp_async_wait<0>();
             __syncthreads();
@@ -82,37 +81,41 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_forward(
             }
             cp_async_commit();
             const T* k_tile = k_tiles + stage * OTHERS * PITCH;
-            Values s = {};
+            Values s[STRIPS] = {};
             if (HELD) {
 #pragma unroll
                 for (int d = 0; d < SLICES; d++) {
                     if (d * 16 >= p.width) break;
-                    if (k0 == 0) left_operand(held[HELD ? d : 0], own, d);
+                    if (k0 == 0) left_operands(held[HELD ? d : 0], q_tile, d);
                     slice_product(s, held[HELD ? d : 0], k_tile, d);
                 }
             } else {
-                rows_by_rows(s, own, k_tile, p.width);
+                rows_by_rows(s, q_tile, k_tile, p.width);
             }
-            to_scores<false>(s, p, allow, bias, head, row0, k0);
-            softmax.add(s, o);
-            unsigned kept = kept_bits<false>(p, head, row0, k0);
 #pragma unroll
-            for (int n = 0; n < TILES; n++)
+            for (int m = 0; m < STRIPS; m++) {
+                to_scores<false>(s[m], p, allow, bias, head, row0, k0, m);
+                softmax[m].add(s[m], o[m]);
+                unsigned kept = kept_bits<false>(p, head, row0, k0, m);
 #pragma unroll
-                for (int e = 0; e < 4; e++) s[n][e] = kept >> (n * 4 + e) & 1 ? s[n][e] : 0.f;
+                for (int i = 0; i < TILES * 4; i++)
+                    s[m][i / 4][i % 4] = kept >> i & 1 ? s[m][i / 4][i % 4] : 0.f;
+            }
             values_by_rows(o, s, v_tiles + stage * OTHERS * PITCH, p.value_width);
         }
-        float factor[2];
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            int row = row0 + own_row() + r * 8;
-            float total = softmax.total(r);
-            factor[r] = total == 0 ? 0.f : float(p.upscale) / total;
-            if (lane_of() % 4 == 0 && row < p.rows)
-                sums[head * p.rows + row] = total == 0 ? INF : softmax.top[r] + log2f(total);
+        for (int m = 0; m < STRIPS; m++) {
+            float factor[2];
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                int row = row0 + own_row(m) + r * 8;
+                float total = softmax[m].total(r);
+                factor[r] = total == 0 ? 0.f : float(p.upscale) / total;
+                if (lane_of() % 4 == 0 && row < p.rows)
+                    sums[head * p.rows + row] = total == 0 ? INF : softmax[m].top[r] + log2f(total);
+            }
+            write_strip(out + (head * p.rows + row0) * p.value_width, p.rows - row0, p.value_width, o[m],
+                        m, factor[0], factor[1]);
         }
-        int first = row0 + threadIdx.x / 32 * 16;
-        write_rows(out + (head * p.rows + first) * p.value_width, p.rows - first, p.value_width, o,
-                   factor[0], factor[1]);
     }
 }

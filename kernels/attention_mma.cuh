@@ -1,25 +1,29 @@
-// Tiles of attention on the tensor cores: a block of four warps owns 64 rows of one matrix, 16 a
-// warp, and walks over another matrix in tiles of OTHERS rows. Of a product each thread holds, in the
-// layout of mma.cuh, values[n][e] at own row g + 8 (e / 2) and other row 8 n + 2 t + e % 2, with
-// g = lane / 4 and t = lane % 4. That is also the layout of the left operand of the next product, so
-// weights go from one product to the next without leaving the registers.
+// Tiles of attention on the tensor cores: a block of four warps owns rows of one matrix, STRIPS times
+// 16 a warp, and walks over another matrix in tiles of OTHERS rows. Of a product each thread holds, in
+// the layout of mma.cuh, values[m][n][e] at row g + 8 (e / 2) of the warp's strip m and other row
+// 8 n + 2 t + e % 2, with g = lane / 4 and t = lane % 4. That is also the layout of the left operand
+// of the next product, so weights go from one product to the next without leaving the registers.
+//
+// Two strips a warp halve what is read from shared memory for a product, which limits its speed.
 #pragma once
 #include "attention.cuh"
 #include "mma.cuh"
 
-constexpr int THREADS = 128, OWN = 64;
+constexpr int THREADS = 128, OWN = 64 * STRIPS;
 constexpr int PITCH = HEAD + 8;  // of rows in shared memory: 8 rows lie in different banks
 constexpr int SLICES = HEAD / 16;
 constexpr int TILES = OTHERS / 8;
 
 extern __shared__ uint4 memory[];
 
-typedef float Values[TILES][4];   // own rows x other rows
-typedef float Sums[HEAD / 8][4];  // own rows x width
+typedef float Values[TILES][4];        // one strip of own rows x other rows
+typedef float Sums[HEAD / 8][4];       // one strip of own rows x width
+typedef unsigned Left[STRIPS][4];      // the left operands of all strips
 
 DEVICE int lane_of() { return threadIdx.x & 31; }
-DEVICE int own_row() { return threadIdx.x / 32 * 16 + lane_of() / 4; }  // and this + 8
-DEVICE int other_row() { return lane_of() % 4 * 2; }                    // and this + 1
+DEVICE int strip_row(int m) { return (threadIdx.x / 32 * STRIPS + m) * 16; }
+DEVICE int own_row(int m) { return strip_row(m) + lane_of() / 4; }  // and this + 8
+DEVICE int other_row() { return lane_of() % 4 * 2; }                // and this + 1
 
 template <class H> struct Pair;
 template <> struct Pair<__half> {
@@ -53,10 +57,12 @@ DEVICE void fetch(T* to, const T* from, int count, int left, int width, bool wid
     }
 }
 
-// The left operand: 16 rows, columns 16 d...
-DEVICE void left_operand(unsigned (&a)[4], const T* rows, int d) {
+// The left operands of the warp's own rows, columns 16 d...
+DEVICE void left_operands(Left& a, const T* own, int d) {
     int lane = lane_of();
-    ldmatrix_x4(a, rows + lane % 16 * PITCH + d * 16 + lane / 16 * 8);
+#pragma unroll
+    for (int m = 0; m < STRIPS; m++)
+        ldmatrix_x4(a[m], own + (strip_row(m) + lane % 16) * PITCH + d * 16 + lane / 16 * 8);
 }
 
 // d0 and d1 += a (two right operands, of 8 columns each).
@@ -67,57 +73,65 @@ DEVICE void two_products(float (&d0)[4], float (&d1)[4], const unsigned (&a)[4],
 }
 
 // values += own rows . other rows, for one slice of 16 columns of both.
-DEVICE void slice_product(Values& values, const unsigned (&a)[4], const T* others, int d) {
+DEVICE void slice_product(Values (&values)[STRIPS], const Left& a, const T* others, int d) {
     int lane = lane_of();
 #pragma unroll
     for (int n = 0; n < TILES / 2; n++) {
         unsigned b[4];
         ldmatrix_x4(b, others + (n * 16 + lane / 16 * 8 + lane % 8) * PITCH + d * 16 + lane / 8 % 2 * 8);
-        two_products(values[2 * n], values[2 * n + 1], a, b);
+#pragma unroll
+        for (int m = 0; m < STRIPS; m++) two_products(values[m][2 * n], values[m][2 * n + 1], a[m], b);
     }
 }
 
-// values += own rows . other rows, all columns; `own` are the 16 rows of this warp.
-DEVICE void rows_by_rows(Values& values, const T* own, const T* others, int width) {
+// values += own rows . other rows, all columns.
+DEVICE void rows_by_rows(Values (&values)[STRIPS], const T* own, const T* others, int width) {
 #pragma unroll
     for (int d = 0; d < SLICES; d++) {
         if (d * 16 >= width) break;
-        unsigned a[4];
-        left_operand(a, own, d);
+        Left a;
+        left_operands(a, own, d);
         slice_product(values, a, others, d);
     }
 }
 
 // sums += values others, the other rows' `width` columns.
-DEVICE void values_by_rows(Sums& sums, const Values& values, const T* others, int width) {
+DEVICE void values_by_rows(Sums (&sums)[STRIPS], const Values (&values)[STRIPS], const T* others,
+                           int width) {
     int lane = lane_of();
 #pragma unroll
-    for (int m = 0; m < TILES / 2; m++) {
-        const float(&low)[4] = values[2 * m], (&high)[4] = values[2 * m + 1];
-        unsigned a[4] = {Pair<T>::of(low[0], low[1]), Pair<T>::of(low[2], low[3]),
-                         Pair<T>::of(high[0], high[1]), Pair<T>::of(high[2], high[3])};
+    for (int n = 0; n < TILES; n += 2) {
+        Left a;
+#pragma unroll
+        for (int m = 0; m < STRIPS; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float(&four)[4] = values[m][n + i / 2];
+                a[m][i] = Pair<T>::of(four[i % 2 * 2], four[i % 2 * 2 + 1]);
+            }
 #pragma unroll
         for (int c = 0; c < SLICES; c++) {
             if (c * 16 >= width) break;
             unsigned b[4];
-            ldmatrix_x4_trans(b, others + (m * 16 + lane % 16) * PITCH + c * 16 + lane / 16 * 8);
-            two_products(sums[2 * c], sums[2 * c + 1], a, b);
+            ldmatrix_x4_trans(b, others + (n * 8 + lane % 16) * PITCH + c * 16 + lane / 16 * 8);
+#pragma unroll
+            for (int m = 0; m < STRIPS; m++) two_products(sums[m][2 * c], sums[m][2 * c + 1], a[m], b);
         }
     }
 }
 
 // query . key -> scores in base 2, -INF where not seen. Own rows are rows of the query, or with
-// TURNED rows of the key. own0 and other0: where the block's tiles begin.
+// TURNED rows of the key. own0 and other0: where the block's tiles begin; m: which strip.
 template <bool TURNED>
 DEVICE void to_scores(Values& s, const Problem& p, const unsigned char* allow, const float* bias,
-                      long long head, int own0, int other0) {
+                      long long head, int own0, int other0, int m) {
     int row0 = TURNED ? other0 : own0, column0 = TURNED ? own0 : other0;
     bool rows_end = row0 + (TURNED ? OTHERS : OWN) > p.rows;
     bool columns_end = column0 + (TURNED ? OWN : OTHERS) > p.columns;
     bool diagonal = p.causal && column0 + (TURNED ? OWN : OTHERS) > row0;
     float scale = float(p.scale * LOG2E);
     unsigned seen = ~0u;
-    int own = own0 + own_row(), other = other0 + other_row();
+    int own = own0 + own_row(m), other = other0 + other_row();
     long long start = mask_start(p, head);
     if (allow || rows_end || columns_end || diagonal) {
         seen = 0;
@@ -147,9 +161,9 @@ DEVICE void to_scores(Values& s, const Problem& p, const unsigned char* allow, c
 // One bit for each of a thread's values: which weights dropout keeps. One counter gives the words of
 // four of them, in either layout.
 template <bool TURNED>
-DEVICE unsigned kept_bits(const Problem& p, long long head, int own0, int other0) {
+DEVICE unsigned kept_bits(const Problem& p, long long head, int own0, int other0, int m) {
     if (!p.drops) return ~0u;
-    int own = own0 + own_row(), other = other0 + other_row();
+    int own = own0 + own_row(m), other = other0 + other_row();
     unsigned bits = 0;
 #pragma unroll 1
     for (int i = 0; i < TILES; i++) {
@@ -164,9 +178,9 @@ DEVICE unsigned kept_bits(const Problem& p, long long head, int own0, int other0
     return bits;
 }
 
-// Writes the warp's 16 rows of sums, of which the matrix has `left`, times a factor for g and g + 8.
-DEVICE void write_rows(T* to, int left, int width, const Sums& sums, float factor0, float factor1) {
-    int row0 = lane_of() / 4, column0 = lane_of() % 4 * 2;
+// Writes a strip of sums times a factor for its rows g and g + 8, to a matrix of `left` rows.
+DEVICE void write_strip(T* to, int left, int width, const Sums& sums, int m, float factor0, float factor1) {
+    int row0 = own_row(m), column0 = lane_of() % 4 * 2;
 #pragma unroll
     for (int c = 0; c < HEAD / 8; c++)
 #pragma unroll

@@ -1,16 +1,16 @@
 // Attention, backward, on the tensor cores: the formulas, arguments and reference are those of
 // attention_backward.cu, types and tiles those of attention_mma.cu.
 //
-//   attention_mma_query_grad: a block for 64 rows of the query, walks over tiles of OTHERS keys.
-//   attention_mma_key_value_grad: a block for 64 keys, walks over tiles of OTHERS rows of all heads of
-//     the query that share them. It works on the transposed scores, key . query: so the weights are
+//   attention_mma_query_grad: a block for 64 STRIPS rows of the query, walks over tiles of OTHERS keys.
+//   attention_mma_key_value_grad: a block for 64 STRIPS keys, walks over tiles of OTHERS rows of all
+//     heads of the query that share them. It works on the transposed scores, key . query: so the weights are
 //     left operands as they are. For HEAD 256 the sums of both gradients do not fit into the
 //     registers: attention_mma_key_grad and attention_mma_value_grad make one each.
-//   Launch: 128 threads, (128 + 4 OTHERS) (HEAD + 8) values of dynamic shared memory, any grid.
+//   Launch: 128 threads, (128 STRIPS + 4 OTHERS) (HEAD + 8) values of dynamic shared memory, any grid.
 //   Deterministic: every sum has one owner and a fixed order.
 #include "attention_mma.cuh"
 
-// The block's own 64 rows of two matrices, and two stages of OTHERS rows of two others.
+// The block's own rows of two matrices, and two stages of OTHERS rows of two others.
 struct Tiles {
     T *own1, *own2, *others1, *others2;
     DEVICE Tiles(uint4* memory) {
@@ -29,7 +29,6 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_query_grad(
     const T* __restrict__ dout, const float* __restrict__ sums, const float* __restrict__ delta,
     T* __restrict__ dquery, const Problem p) {
     Tiles tile(memory);
-    int mine = threadIdx.x / 32 * 16 * PITCH;
     bool wide = is_wide(query, p.width) && is_wide(key, p.width);
     bool wide_value = is_wide(value, p.value_width) && is_wide(dout, p.value_width);
     long long tiles = (p.rows + OWN - 1) / OWN;
@@ -45,14 +44,14 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_query_grad(
         fetch(tile.first(0), k, OTHERS, p.columns, p.width, wide);
         fetch(tile.second(0), v, OTHERS, p.columns, p.value_width, wide_value);
         cp_async_commit();
-        float row_sum[2], row_delta[2];
+        float row_sum[STRIPS][2], row_delta[STRIPS][2];
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            int row = row0 + own_row() + r * 8;
-            row_sum[r] = row < p.rows ? sums[head * p.rows + row] : INF;
-            row_delta[r] = row < p.rows ? delta[head * p.rows + row] : 0.f;
+        for (int i = 0; i < STRIPS * 2; i++) {
+            int row = row0 + own_row(i / 2) + i % 2 * 8;
+            row_sum[i / 2][i % 2] = row < p.rows ? sums[head * p.rows + row] : INF;
+            row_delta[i / 2][i % 2] = row < p.rows ? delta[head * p.rows + row] : 0.f;
         }
-        Sums dq = {};
+        Sums dq[STRIPS] = {};
         for (int k0 = 0, stage = 0; k0 < end; k0 += OTHERS, stage ^= 1) {
             cp_async_wait<0>();
             __syncthreads();
@@ -64,23 +63,26 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_query_grad(
                       p.columns - next, p.value_width, wide_value);
             }
             cp_async_commit();
-            Values s = {}, dweight = {};
-            rows_by_rows(s, tile.own1 + mine, tile.first(stage), p.width);
-            to_scores<false>(s, p, allow, bias, head, row0, k0);
-            rows_by_rows(dweight, tile.own2 + mine, tile.second(stage), p.value_width);
-            unsigned kept = kept_bits<false>(p, head, row0, k0);
+            Values s[STRIPS] = {}, dweight[STRIPS] = {};
+            rows_by_rows(s, tile.own1, tile.first(stage), p.width);
+            rows_by_rows(dweight, tile.own2, tile.second(stage), p.value_width);
 #pragma unroll
-            for (int n = 0; n < TILES; n++)
+            for (int m = 0; m < STRIPS; m++) {
+                to_scores<false>(s[m], p, allow, bias, head, row0, k0, m);
+                unsigned kept = kept_bits<false>(p, head, row0, k0, m);
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    float d = kept >> (n * 4 + e) & 1 ? dweight[n][e] * float(p.upscale) : 0.f;
-                    s[n][e] = exp2f(s[n][e] - row_sum[e / 2]) * (d - row_delta[e / 2]);
+                for (int i = 0; i < TILES * 4; i++) {
+                    int n = i / 4, e = i % 4;
+                    float d = kept >> i & 1 ? dweight[m][n][e] * float(p.upscale) : 0.f;
+                    s[m][n][e] = exp2f(s[m][n][e] - row_sum[m][e / 2]) * (d - row_delta[m][e / 2]);
                 }
+            }
             values_by_rows(dq, s, tile.first(stage), p.width);
         }
-        int first = row0 + threadIdx.x / 32 * 16;
-        write_rows(dquery + (head * p.rows + first) * p.width, p.rows - first, p.width, dq,
-                   float(p.scale), float(p.scale));
+#pragma unroll
+        for (int m = 0; m < STRIPS; m++)
+            write_strip(dquery + (head * p.rows + row0) * p.width, left, p.width, dq[m], m,
+                        float(p.scale), float(p.scale));
     }
 }
 
@@ -103,7 +105,6 @@ DEVICE void key_value_grad(const T* query, const T* key, const T* value, const u
                            const float* bias, const T* dout, const float* sums, const float* delta,
                            T* dkey, T* dvalue, const Problem& p) {
     Tiles tile(memory);
-    int mine = threadIdx.x / 32 * 16 * PITCH;
     bool wide = is_wide(query, p.width) && is_wide(key, p.width);
     bool wide_value = is_wide(value, p.value_width) && is_wide(dout, p.value_width);
     long long tiles = (p.columns + OWN - 1) / OWN;
@@ -123,7 +124,7 @@ DEVICE void key_value_grad(const T* query, const T* key, const T* value, const u
         fetch(tile.own2, value + (shared * p.columns + k0) * p.value_width, OWN, left, p.value_width, wide_value);
         if (walk.count) fetch_rows(0, 0);
         cp_async_commit();
-        Sums dk = {}, dv = {};
+        Sums dk[STRIPS] = {}, dv[STRIPS] = {};
         for (int i = 0, stage = 0; i < walk.count; i++, stage ^= 1) {
             cp_async_wait<0>();
             __syncthreads();
@@ -131,33 +132,36 @@ DEVICE void key_value_grad(const T* query, const T* key, const T* value, const u
             cp_async_commit();
             long long head = walk.head(i);
             int row0 = walk.row(i);
-            Values s = {}, dweight = {};
-            rows_by_rows(s, tile.own1 + mine, tile.first(stage), p.width);
-            to_scores<true>(s, p, allow, bias, head, k0, row0);
-            if (KEY) rows_by_rows(dweight, tile.own2 + mine, tile.second(stage), p.value_width);
-            unsigned kept = kept_bits<true>(p, head, k0, row0);
+            Values s[STRIPS] = {}, dweight[STRIPS] = {};
+            rows_by_rows(s, tile.own1, tile.first(stage), p.width);
+            if (KEY) rows_by_rows(dweight, tile.own2, tile.second(stage), p.value_width);
 #pragma unroll
-            for (int n = 0; n < TILES; n++)
+            for (int m = 0; m < STRIPS; m++) {
+                to_scores<true>(s[m], p, allow, bias, head, k0, row0, m);
+                unsigned kept = kept_bits<true>(p, head, k0, row0, m);
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    int row = row0 + n * 8 + other_row() + e % 2;
+                for (int i = 0; i < TILES * 4; i++) {
+                    int n = i / 4, e = i % 4, row = row0 + n * 8 + other_row() + e % 2;
                     float row_sum = row < p.rows ? sums[head * p.rows + row] : INF;
                     float row_delta = KEY && row < p.rows ? delta[head * p.rows + row] : 0.f;
-                    float weight = exp2f(s[n][e] - row_sum);
-                    float part = kept >> (n * 4 + e) & 1 ? float(p.upscale) : 0.f;
-                    s[n][e] = weight * part;
-                    dweight[n][e] = weight * (dweight[n][e] * part - row_delta);
+                    float weight = exp2f(s[m][n][e] - row_sum);
+                    float part = kept >> i & 1 ? float(p.upscale) : 0.f;
+                    s[m][n][e] = weight * part;
+                    dweight[m][n][e] = weight * (dweight[m][n][e] * part - row_delta);
                 }
+            }
             if (VALUE) values_by_rows(dv, s, tile.second(stage), p.value_width);
             if (KEY) values_by_rows(dk, dweight, tile.first(stage), p.width);
         }
-        int first = k0 + threadIdx.x / 32 * 16;
-        if (KEY)
-            write_rows(dkey + (shared * p.columns + first) * p.width, p.columns - first, p.width, dk,
-                       float(p.scale), float(p.scale));
-        if (VALUE)
-            write_rows(dvalue + (shared * p.columns + first) * p.value_width, p.columns - first,
-                       p.value_width, dv, 1.f, 1.f);
+#pragma unroll
+        for (int m = 0; m < STRIPS; m++) {
+            if (KEY)
+                write_strip(dkey + (shared * p.columns + k0) * p.width, left, p.width, dk[m], m,
+                            float(p.scale), float(p.scale));
+            if (VALUE)
+                write_strip(dvalue + (shared * p.columns + k0) * p.value_width, left, p.value_width,
+                            dv[m], m, 1.f, 1.f);
+        }
     }
 }
 

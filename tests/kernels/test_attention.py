@@ -17,7 +17,7 @@ from gpunn.nn.attention import Call, _composed, philox_keep
 rng = np.random.default_rng(0)
 attend = F.scaled_dot_product_attention
 PLAIN = (np.ascontiguousarray,)
-RTOL = {"float32": 2e-5, "float16": 1e-2, "bfloat16": 6e-2}  # weights are rounded to the dtype
+RTOL = {"float32": 5e-5, "float16": 1e-2, "bfloat16": 6e-2}  # weights are rounded to the dtype
 
 
 @pytest.fixture(autouse=True)
@@ -233,9 +233,9 @@ def test_second_order_has_the_same_dropout(emulated):
 
 
 @pytest.mark.parametrize("kilobytes, head, tiles", [
-    (64, 64, ((64, 46080), (64, 55296))), (64, 128, ((32, 52224), (16, 52224))),
-    (64, 256, ((0, 0), (0, 0))), (99, 256, ((32, 101376), (16, 101376))),
-    (163, 128, ((64, 87040), (32, 69632))),
+    (64, 64, ((2, 32, 36864), (2, 16, 46080))), (64, 128, ((2, 16, 52224), (1, 16, 52224))),
+    (64, 256, ((0, 0, 0), (0, 0, 0))), (99, 256, ((1, 32, 101376), (1, 16, 101376))),
+    (163, 128, ((2, 32, 69632), (1, 32, 69632))),
 ])  # fmt: skip
 def test_tiles_fit_the_shared_memory(emulated, monkeypatch, kilobytes, head, tiles):
     monkeypatch.setattr(launch, "shared_limit", lambda: kilobytes << 10)

@@ -22,17 +22,17 @@ HEADS = (64, 128, 256)  # sizes of a head that the kernels are compiled for
 _forward = Source("attention", T=FLOATS, HEAD=HEADS)
 _backward = Source("attention_backward", T=FLOATS, HEAD=HEADS)
 
-# The rows that pass by a block's own 64 in one tile, by size of a head: the first whose shared
-# memory the device has. The kernels on the tensor cores are compiled for these.
-_FORWARD_TILES = {64: (64,), 128: (64, 32), 256: (32, 16)}
-_BACKWARD_TILES = {64: (64,), 128: (32, 16), 256: (16,)}
+# On the tensor cores, by size of a head: (STRIPS, OTHERS), a block owns 64 STRIPS rows and OTHERS
+# rows pass by at a time. The first is taken whose shared memory the device has.
+_FORWARD_TILES = {64: ((2, 32),), 128: ((2, 32), (2, 16)), 256: ((1, 32), (1, 16))}
+_BACKWARD_TILES = {64: ((2, 16),), 128: ((1, 32), (1, 16)), 256: ((1, 16),)}
 _mma_forward = Source(
-    "attention_mma", T=FLOATS[:2], HEAD=HEADS, OTHERS=(64, 32, 16),
-    only=lambda choice: choice["OTHERS"] in _FORWARD_TILES[choice["HEAD"]],
+    "attention_mma", T=FLOATS[:2], HEAD=HEADS, STRIPS=(1, 2), OTHERS=(16, 32, 64),
+    only=lambda choice: (choice["STRIPS"], choice["OTHERS"]) in _FORWARD_TILES[choice["HEAD"]],
 )  # fmt: skip
 _mma_backward = Source(
-    "attention_mma_backward", T=FLOATS[:2], HEAD=HEADS, OTHERS=(64, 32, 16),
-    only=lambda choice: choice["OTHERS"] in _BACKWARD_TILES[choice["HEAD"]],
+    "attention_mma_backward", T=FLOATS[:2], HEAD=HEADS, STRIPS=(1, 2), OTHERS=(16, 32, 64),
+    only=lambda choice: (choice["STRIPS"], choice["OTHERS"]) in _BACKWARD_TILES[choice["HEAD"]],
 )  # fmt: skip
 
 # `Problem` of attention.cuh.
@@ -147,16 +147,16 @@ class _Setup:
     def launch(self, backward: bool, name: str, sharing: int, rows: int, args: Any) -> None:
         """Launches a kernel for tiles of `rows` rows of each head, or of each group of heads."""
         heads = int(self.problem["heads"]) // sharing
-        others, shared = self._tensor_tiles(backward)
-        if not others:
+        strips, others, shared = self._tensor_tiles(backward)
+        if not strips:
             tile = 32 if self.acc == np.float64 else 64
             kernel = (_backward if backward else _forward).get(name, T=self.dtype, HEAD=self.head)
             kernel(launch.blocks(heads * -(-rows // tile), 1), 256, (*args, self.problem))
             return
         source = _mma_backward if backward else _mma_forward
         for part, used in self._parts(name.replace("attention", "attention_mma"), args):
-            kernel = source.get(part, T=self.dtype, HEAD=self.head, OTHERS=others)
-            grid = launch.blocks(heads * -(-rows // 64), 1)
+            kernel = source.get(part, T=self.dtype, HEAD=self.head, STRIPS=strips, OTHERS=others)
+            grid = launch.blocks(heads * -(-rows // (64 * strips)), 1)
             kernel(grid, 128, (*used, self.problem), shared=shared)
 
     def _parts(self, name: str, args: Any) -> Any:
@@ -167,17 +167,17 @@ class _Setup:
         both = ("attention_mma_key_grad", dk), ("attention_mma_value_grad", dv)
         return [(part, (*known, grad)) for part, grad in both if grad is not None]
 
-    def _tensor_tiles(self, backward: bool) -> tuple[int, int]:
-        """(rows in a passing tile, bytes of shared memory) on the tensor cores; (0, 0) without."""
+    def _tensor_tiles(self, backward: bool) -> tuple[int, int, int]:
+        """(STRIPS, OTHERS, bytes of shared memory) on the tensor cores; zeros without."""
         least = {np.dtype(np.float16): (7, 5), BF16: (8, 0)}.get(self.dtype)
         if least is None or launch.capability() < least:
-            return 0, 0
+            return 0, 0, 0
         own, tiles = (128, _BACKWARD_TILES) if backward else (64, _FORWARD_TILES)
-        for others in tiles[self.head]:
-            shared = (own + 4 * others) * (self.head + 8) * 2
+        for strips, others in tiles[self.head]:
+            shared = (own * strips + 4 * others) * (self.head + 8) * 2
             if shared <= launch.shared_limit():
-                return others, shared
-        return 0, 0
+                return strips, others, shared
+        return 0, 0, 0
 
 
 def _spread(x: Any, lead: tuple[int, ...]) -> Any:
