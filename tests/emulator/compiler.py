@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from .settings import EmulatorError
 from .source import Kernel
 
 HERE = Path(__file__).parent
+HEADERS = ("cuda_fp16.h", "vector_types.h", "crt/host_defines.h", "nv/target")
 RUNTIME = "libgpunn-emulator.so"
 RED_ZONE = 256  # bytes after each shared variable, in the check build
 DYNAMIC = (227 << 10) + (1 << 10)  # bytes of dynamic shared memory, with its red zone
@@ -41,7 +43,7 @@ def missing() -> str | None:
         return f"the CUDA emulator needs a C++ compiler: install g++ ({_compiler()} was not found)"
     if not shutil.which("readelf"):
         return "the CUDA emulator needs readelf: install binutils"
-    if headers() is None:
+    if not headers():
         return (
             "the CUDA emulator needs NVIDIA's headers (cuda_fp16.h): "
             "pip install nvidia-cuda-runtime nvidia-cuda-cccl nvidia-cuda-crt"
@@ -50,34 +52,39 @@ def missing() -> str | None:
 
 
 def _compiler() -> str:
-    return os.environ.get("CXX", "g++")
+    """$CXX if that is a g++: no other compiler has the hooks of the check build."""
+    named = os.environ.get("CXX", "")
+    return named if re.search(r"(^|[/-])g\+\+(-\d+)?$", named) else "g++"
 
 
-def _header_folders():
-    for entry in sys.path:
-        yield Path(entry) / "nvidia" / "cu13" / "include"
+def _header_folders() -> list[Path]:
+    """Where CUDA's headers may lie: in NVIDIA's wheels, or in a toolkit."""
+    wheels = ("cu13", "cuda_runtime", "cuda_nvcc", "cuda_cccl")
+    found = [Path(p) / "nvidia" / wheel / "include" for p in sys.path for wheel in wheels]
     if "CUDA_PATH" in os.environ:
-        yield Path(os.environ["CUDA_PATH"]) / "include"
-    yield Path("/usr/local/cuda/include")
+        found.append(Path(os.environ["CUDA_PATH"]) / "include")
+    found.append(Path("/usr/local/cuda/include"))
     nvcc = shutil.which("nvcc")
     if nvcc:
-        yield Path(nvcc).resolve().parent.parent / "include"
+        found.append(Path(nvcc).resolve().parent.parent / "include")
+    return [folder for whole in found for folder in (whole, whole / "cccl") if folder.is_dir()]
 
 
 @functools.cache
-def headers() -> Path | None:
-    """The folder of cuda_fp16.h and what it includes."""
-    needed = ("cuda_fp16.h", "cuda_bf16.h", "vector_types.h", "crt/host_defines.h", "nv/target")
-    for folder in _header_folders():
-        for where in (folder, folder / "cccl"):
-            found = [(folder / n).exists() or (where / n).exists() for n in needed]
-            if all(found):
-                return folder
-    return None
+def headers() -> tuple[Path, ...]:
+    """The folders of cuda_fp16.h and of what it includes; none if something is not found."""
+    folders = _header_folders()
+    for first in folders:
+        holders = [
+            next((f for f in [first, *folders] if (f / name).is_file()), None) for name in HEADERS
+        ]
+        if holders[0] == first and all(holders):
+            return tuple(dict.fromkeys(holders))
+    return ()
 
 
 def _flags() -> list[str]:
-    folder = headers()
+    includes = [part for folder in (HERE, *headers()) for part in ("-I", str(folder))]
     shadow_stack = ["-fcf-protection=none"] if platform.machine() == "x86_64" else []
     return [
         # undefined behaviour that kernels have and a GPU shows is not to be optimised away
@@ -86,7 +93,7 @@ def _flags() -> list[str]:
         *("-std=c++17", "-march=native", "-fPIC", "-w", "-g1", "-gdwarf-4"),
         *("-U_FORTIFY_SOURCE", "-fno-stack-protector"),  # stacks change by hand
         *shadow_stack,
-        *("-I", str(HERE), "-I", str(folder), "-I", str(folder / "cccl")),
+        *includes,
     ]
 
 

@@ -1,6 +1,7 @@
 """Modules, the shapes of launches, settings and the cache."""
 
 import os
+import sys
 import threading
 import time
 
@@ -37,6 +38,11 @@ def scale(grid=(1,), block=(32,), shared=4 * 64, x=None):
     kernel = RawModule(CODE).get_function("scale")
     kernel(grid, block, (x, np.int32(x.size)), shared_mem=shared)
     return x
+
+
+def test_one_package_under_two_names():
+    assert sys.modules["emulator"] is sys.modules["tests.emulator"]
+    assert sys.modules["emulator.settings"] is sys.modules["tests.emulator.settings"]
 
 
 def test_cupy_s_shape():
@@ -167,9 +173,29 @@ def test_other_machines_are_named(machine, match, monkeypatch):
     assert match in missing.__wrapped__()
 
 
+def test_headers_in_several_folders(tmp_path, monkeypatch):
+    for folder, names in {
+        "cuda_runtime": ("cuda_fp16.h", "vector_types.h"),
+        "cuda_nvcc": ("crt/host_defines.h",),
+        "cuda_cccl": ("nv/target",),
+    }.items():
+        for name in names:
+            path = tmp_path / "nvidia" / folder / "include" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    monkeypatch.setattr(compiler.sys, "path", [str(tmp_path)])
+    found = compiler.headers.__wrapped__()
+    assert [f.parent.name for f in found] == ["cuda_runtime", "cuda_nvcc", "cuda_cccl"]
+    (tmp_path / "nvidia" / "cuda_cccl" / "include" / "nv" / "target").unlink()
+    monkeypatch.setattr(compiler, "_header_folders", lambda: list(found))
+    assert compiler.headers.__wrapped__() == ()
+
+
 def test_what_is_missing_is_named(monkeypatch):
     assert missing.__wrapped__() is None
-    monkeypatch.setattr(compiler, "headers", lambda: None)
+    monkeypatch.setattr(compiler, "headers", lambda: ())
     assert "pip install nvidia-cuda-runtime" in missing.__wrapped__()
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "install g++ (no-such-compiler was not found)" in missing.__wrapped__()
+    monkeypatch.setenv("CXX", "no-such-g++")
+    assert "install g++ (no-such-g++ was not found)" in missing.__wrapped__()
+    monkeypatch.setenv("CXX", "clang++")
+    assert compiler._compiler() == "g++"
