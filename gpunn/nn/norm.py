@@ -157,9 +157,10 @@ def batch_norm(
         lambda key, t: f"{key} should contain {x.shape[1]} elements not {t.array.size}",
     )  # fmt: skip
     check_types("batch_norm", input, given)
-    if not training and (running_mean is None or running_var is None):
-        raise RuntimeError("Expected running_mean and running_var to be defined when "
-                           "training=False")  # fmt: skip
+    for name in () if training else ("running_mean", "running_var"):
+        if given[name] is None:
+            raise RuntimeError(f"{name} must be defined in evaluation mode: batch_norm needs both "
+                               "running statistics, or training=True")  # fmt: skip
     old_mean, old_var, w, b = (None if t is None else t.array for t in given.values())
     y, mean, rstd = _forward(x, w, b, old_mean, old_var, training, momentum, eps)
     if training:

@@ -131,7 +131,7 @@ class _SwitchableNorm(Module):
             share: Any = self.momentum
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
-                share = 1.0 / self.num_batches_tracked
+                share = 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
             for kept, new in ((self.running_mean, mean), (self.running_var, variance)):
                 kept.add_((new.detach().reshape(-1) - kept) * share)
 

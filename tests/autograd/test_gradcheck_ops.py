@@ -361,6 +361,14 @@ CASES = {
         (lambda x, w, b: gpunn.nn.functional.batch_norm(x, None, None, w, b, True), r(4, 2), r(2),
          r(2))
     ],
+    "nn.functional.layer_norm": [(r(3, 4), (4,), r(4), r(4)), (r(2, 2, 3), (2, 3))],
+    "nn.functional.rms_norm": [(r(3, 4), (4,), r(4)), (r(2, 3), (3,))],
+    "nn.functional.group_norm": [(r(2, 4, 2), 2, r(4), r(4)), (r(2, 4), 2)],
+    "nn.functional.instance_norm": [
+        (lambda x, w, b: gpunn.nn.functional.instance_norm(x, None, None, w, b), r(2, 2, 3), r(2),
+         r(2))
+    ],
+    "nn.functional.local_response_norm": [(r(2, 3, 2), 2, 0.5)],
 }  # fmt: skip
 
 
