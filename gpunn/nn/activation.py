@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,17 @@ from gpunn.ops.transcend import tanh as tanh
 from gpunn.special.erf import erf
 from gpunn.tensor import Tensor
 
+
+def _relu_rule(g: Any, y: Any) -> Any:
+    if type(g) is np.ndarray or isinstance(g, Tensor):
+        return g * (y > 0)
+    gx = kernels.unary_grad("relu", y, g)
+    return g * (y > 0) if gx is None else gx
+
+
 _relu = unary(
-    "relu", lambda x, xp: xp.maximum(x, x.dtype.type(0)), lambda g, y: g * (y > 0), -1,
-    summary="max(x, 0); NaN stays NaN.",
+    "relu", lambda x, xp: xp.maximum(x, x.dtype.type(0)), _relu_rule, -1,
+    kernel=functools.partial(kernels.unary, "relu"), summary="max(x, 0); NaN stays NaN.",
     example="gpunn.relu(gpunn.tensor([-1., 2.]))\ntensor([0., 2.])",
 )  # fmt: skip
 relu_ = inplace(_relu, "relu")

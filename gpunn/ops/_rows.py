@@ -97,13 +97,15 @@ def unary(
     refuses: str = "",
     why: str = "",
     node_name: str | None = None,
+    kernel: Callable[[Any], Any] | None = None,
 ) -> Any:
     """An element-wise function of one tensor.
 
     `forward` is NumPy's function, or `f(x, xp)`; `vjp(g, saved)` with saved = the input
     (`saves` 0) or output (-1); `vjp(g)` for None. `to_float`: integers become the default
     float. `keep_integers`: integers pass through unchanged (floor, ceil). `refuses`: NumPy's
-    kinds of dtypes that PyTorch refuses ("c", "biu"), with the error `why`.
+    kinds of dtypes that PyTorch refuses ("c", "biu"), with the error `why`. `kernel(x)` has the
+    first turn on a GPU, in any float dtype; None leaves it to `forward`.
 
     `op.on_array(x)` is the function of raw arrays, for VJPs.
     """
@@ -149,6 +151,10 @@ def unary(
                 return x, x.copy()
             if to_float:
                 x = x.astype(dtypes.get_default_dtype().numpy)
+        if kernel is not None and xp is not np:
+            y = kernel(x)
+            if y is not None:
+                return x, y
         if half(x.dtype):
             y = call(x.astype(F32), xp)
             return x, (y.astype(x.dtype) if y.dtype == F32 else y)

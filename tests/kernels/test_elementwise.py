@@ -16,7 +16,7 @@ ACTIVATIONS = {
     "silu": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu, "none": lambda x: x * 1,
 }  # fmt: skip
-OF_KERNELS = ["silu", "gelu", "gelu_tanh"]
+OF_KERNELS = ["relu", "silu", "gelu", "gelu_tanh"]
 DTYPES = ["float64", "float32", "float16", "bfloat16"]
 
 
@@ -57,7 +57,7 @@ def test_in_place_and_between_boundaries(emulated):
 def test_second_order(emulated):
     """In recorded operations; those of gelu need CuPy's own erf, and are tested on the CPU."""
     x = gpunn.tensor(rng.normal(size=7), device="cuda", requires_grad=True)
-    for name in ("silu", "gelu_tanh"):
+    for name in ("relu", "silu", "gelu_tanh"):
         assert gpunn.autograd.gradgradcheck(ACTIVATIONS[name], x)
 
 
