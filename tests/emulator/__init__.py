@@ -7,12 +7,17 @@
     with settings(check=True):  # every access to memory is looked at
         kernel((blocks,), (threads,), (x, y, np.int64(x.size)))
 
-A fault of a kernel raises EmulatorError, which names the thread and the line. Both builds notice
-barriers and collectives that not all threads reach, accesses past the end of an array, integer
-division by zero, writes through const pointers, launches that a GPU refuses, and threads that never
-end (a time limit). The check build notices as well: races within and between blocks, any access out
-of the bounds of an array or of a shared variable, reads of shared memory that nothing wrote,
-misaligned accesses, cp.async read before it was waited for.
+A fault of a kernel raises EmulatorError, which names the thread and the line; the arrays stay as
+they were. Both builds notice barriers and collectives that not all threads reach, reads 16 bytes
+past an array and writes to any byte past it, integer division by zero, writes through const
+pointers, launches that a GPU refuses, and threads that never end (a time limit). What nothing wrote
+in shared memory is NaN. The check build notices as well: races within and between blocks, any
+access out of the bounds of an array or of a shared variable, reads of shared memory that nothing
+wrote, misaligned accesses, cp.async read before it was waited for. It does not look for races on
+__device__ variables.
+
+source.py reads the kernels' names from the text, compiler.py compiles it with cuda.h in front,
+library.py loads it, arguments.py lays out the arguments, module.py launches; runtime.cpp runs it.
 """
 
 import sys

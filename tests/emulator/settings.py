@@ -32,8 +32,8 @@ def settings(**changes):
     """A context in which launches run otherwise.
 
     check: in the build that looks at every access to memory. order: of threads and blocks, one of
-    "forward", "reverse", "random". seed: of the random order. timeout: seconds that one launch may
-    take. What is not named stays as it is.
+    "forward", "reverse", "random". seed: of the random order. timeout: seconds of processor
+    time that one launch may take. What is not named stays as it is.
     """
     changed = _stack[-1]._replace(**changes)
     if changed.order not in ORDERS:
