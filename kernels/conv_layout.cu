@@ -36,28 +36,32 @@ extern "C" __global__ void conv_pack(
     }
 }
 
+const int SIDE = 64;  // of a tile of channels by places: 16 reads of a thread are under way at once
+
 extern "C" __global__ void __launch_bounds__(256) conv_channels_last(
     const T* __restrict__ x, T* __restrict__ y, long long blocks, int groups, int channels, int padded,
     int places, int tf32) {  // blocks: samples * groups
-    __shared__ Acc tile[32][33];
-    const int lane = threadIdx.x % 32, line = threadIdx.x / 32;
-    const int across = (places + 31) / 32, along = (padded + 31) / 32;
+    __shared__ Acc tile[SIDE][SIDE + 1];
+    const int across = (places + SIDE - 1) / SIDE, along = (padded + SIDE - 1) / SIDE;
     const long long tiles = blocks * across * along;
     for (long long i = blockIdx.x; i < tiles; i += gridDim.x) {
-        const int p0 = int(i % across) * 32, c0 = int(i / across % along) * 32;
+        const int p0 = int(i % across) * SIDE, c0 = int(i / across % along) * SIDE;
+        const int width = least(padded - c0, SIDE);
         const long long block = i / across / along;
-        const T* from = x + block * channels * places;
-        T* to = y + (block / groups * places * groups + block % groups) * padded;
+        const T* from = x + block * channels * places + p0;
+        T* to = y + (block / groups * places * groups + block % groups) * padded + c0;
 #pragma unroll
-        for (int k = line; k < 32; k += 8) {
-            bool there = c0 + k < channels && p0 + lane < places;
-            tile[k][lane] = there ? up(from[(long long)(c0 + k) * places + p0 + lane]) : Acc(0);
+        for (int k = 0; k < SIDE * SIDE / 256; k++) {
+            int e = k * 256 + threadIdx.x, c = e / SIDE, p = e % SIDE;
+            bool there = c0 + c < channels && p0 + p < places;
+            tile[c][p] = there ? up(from[(long long)(c0 + c) * places + p]) : Acc(0);
         }
         __syncthreads();
-#pragma unroll
-        for (int k = line; k < 32; k += 8)
-            if (p0 + k < places && c0 + lane < padded)
-                to[(long long)(p0 + k) * groups * padded + c0 + lane] = rounded(down<T>(tile[lane][k]), tf32);
+        for (int e = threadIdx.x; e < SIDE * width; e += 256) {  // few channels: places side by side
+            int p = width == SIDE ? e / SIDE : e / width, c = e - p * width;
+            if (p0 + p < places)
+                to[(long long)(p0 + p) * groups * padded + c] = rounded(down<T>(tile[c][p]), tf32);
+        }
         __syncthreads();
     }
 }

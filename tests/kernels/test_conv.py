@@ -83,17 +83,16 @@ class Problem:
             )  # fmt: skip
 
 
-def tiles(*families):
-    """Every tile with every dtype of its kernels."""
-    served = {"plain": ("float32", "float64"), "tensor": ("float16", "bfloat16", "tf32"),
-              "direct": tuple(DTYPES)}  # fmt: skip
-    return [
-        pytest.param(tile, dtype, id=f"{family} {'x'.join(map(str, tile.values))} {dtype}")
-        for family in families for tile in tuning.TILES[family] for dtype in served[family]
-    ]  # fmt: skip
+def tiles():
+    """Every tile, with a dtype of its kernels; the widest and the narrowest in TF32 too."""
+    pairs = [(tile, "float32") for tile in tuning.TILES["plain"]]
+    pairs += [(tile, "float16") for tile in tuning.TILES["tensor"]]
+    pairs += [(tuning.TILES["tensor"][0], "tf32"), (tuning.TILES["tensor"][-1], "tf32")]
+    pairs += [(tuning.TILES["plain"][-1], "float64"), (tuning.TILES["direct"][0], "float32")]
+    return [pytest.param(*p, id="-".join(map(str, (*p[0].values, p[1])))) for p in pairs]
 
 
-@pytest.mark.parametrize("tile, dtype", tiles("plain", "tensor", "direct"))
+@pytest.mark.parametrize("tile, dtype", tiles())
 def test_every_tile(emulated, tile, dtype):
     for name in FEW if tile.family != "direct" else FEW[:2]:
         problem = Problem(CASES[name], DTYPES["float32" if dtype == "tf32" else dtype])
@@ -102,8 +101,9 @@ def test_every_tile(emulated, tile, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_case_by_the_chosen_kernel(emulated, dtype):
-    for case in CASES.values():
-        Problem(case, DTYPES[dtype]).check(TOLERANCE[dtype])
+    for name, case in CASES.items():
+        if dtype == "float32" or name != "depthwise 5x5":  # a kernel of its own
+            Problem(case, DTYPES[dtype]).check(TOLERANCE[dtype])
 
 
 def test_tf32_is_used_where_it_is_allowed(emulated, monkeypatch):
@@ -137,8 +137,8 @@ def test_a_grid_smaller_than_the_work(emulated, monkeypatch, family, dtype):
     monkeypatch.setattr(launch, "most_blocks", 2)
     with order("reverse"):
         name = "several tiles" if family != "direct" else "depthwise x2"
-        problem = Problem(CASES[name], DTYPES[dtype])
-        problem.check(TOLERANCE[dtype], tuning.TILES[family][-1], splits=4)
+        tile = tuning.TILES[family][-1]
+        Problem(CASES[name], DTYPES[dtype]).check(TOLERANCE[dtype], tile, splits=4)
 
 
 def test_more_shares_than_places(emulated):

@@ -17,7 +17,7 @@ All are deterministic: the same device and shapes give the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ import numpy as np
 from gpunn.backends import switches
 from gpunn.cuda.kernels import conv_tuning as tuning
 from gpunn.cuda.kernels import launch
-from gpunn.cuda.kernels.conv_geometry import Ints, fits, forward, input_grad
+from gpunn.cuda.kernels.conv_geometry import Ints, Sizes, forward, input_grad
 from gpunn.cuda.kernels.conv_tuning import Tile
 from gpunn.cuda.kernels.loader import FLOATS, Source
 from gpunn.dtypes import BF16
@@ -61,14 +61,13 @@ def conv_forward(
     y = launch.empty((x.shape[0], w.shape[0], *out), x.dtype)
     if y.size == 0:
         return y
-    sizes = (x.shape, w.shape, tuple(out), stride, padding, dilation, groups)
-    if not fits(forward(*sizes)):
+    sizes = forward(x.shape, w.shape, tuple(out), stride, padding, dilation, groups)
+    if not sizes.fits:
         return None
-    if tile is None and _is_product(x.dtype, w.shape, stride, padding, groups):
+    if tile is None and _is_product(x.dtype, sizes):
         return _matrix_product(w.reshape(w.shape[:2]), x, b, activation, y)
-    taps = math.prod(w.shape[2:])
-    strides = (w.shape[0] // groups * w.shape[1] * taps, w.shape[1] * taps, taps)
-    _gather(lambda n: forward(*sizes, n), strides, x, w, b, y, activation, tile)
+    each = w.shape[1] * sizes.taps
+    _gather(sizes, (sizes.rows * each, each, sizes.taps), x, w, b, y, activation, tile)
     return y
 
 
@@ -85,15 +84,13 @@ def conv_input_grad(
     dx = launch.empty((dy.shape[0], w.shape[1] * groups, *size), dy.dtype)
     if dx.size == 0:
         return dx
-    sizes = (dy.shape, w.shape, tuple(size), stride, padding, dilation, groups)
-    if not fits(input_grad(*sizes)):
+    sizes = input_grad(dy.shape, w.shape, tuple(size), stride, padding, dilation, groups)
+    if not sizes.fits:
         return None
-    same = tuple(size) == dy.shape[2:]
-    if tile is None and same and _is_product(dy.dtype, w.shape, stride, padding, groups):
+    if tile is None and _is_product(dy.dtype, sizes):
         return _matrix_product(w.reshape(w.shape[:2]).T, dy, b, activation, dx)
-    taps = math.prod(w.shape[2:])
-    strides = (w.shape[0] // groups * w.shape[1] * taps, taps, w.shape[1] * taps)
-    _gather(lambda n: input_grad(*sizes, n), strides, dy, w, b, dx, activation, tile)
+    each = w.shape[1] * sizes.taps
+    _gather(sizes, (sizes.depth * each, sizes.taps, each), dy, w, b, dx, activation, tile)
     return dx
 
 
@@ -111,14 +108,13 @@ def conv_weight_grad(
     shape = (dy.shape[1], x.shape[1] // groups, *kernel)
     if dy.size == 0 or math.prod(shape) == 0:
         return launch.zeros(shape, x.dtype)
-    sizes = (x.shape, shape, dy.shape[2:], stride, padding, dilation, groups)
-    if not fits(forward(*sizes)):
+    sizes = forward(x.shape, shape, dy.shape[2:], stride, padding, dilation, groups)
+    if not sizes.fits:
         return None
     x, dy, dw = launch.contiguous(x), launch.contiguous(dy), launch.empty(shape, x.dtype)
-    conv = forward(*sizes)
-    family = _family(x.dtype, conv, tile)
-    _tuned(family, "weight_grad", conv, x.dtype, tile,
-           lambda t: _WEIGHT_GRAD[family](x, dy, dw, sizes, t, splits))  # fmt: skip
+    family = _family(x.dtype, sizes, tile)
+    run = partial(_WEIGHT_GRAD[family], sizes, x, dy, dw, splits)
+    run(tile or tuning.choose(family, "weight_grad", sizes, x.dtype, run))
     return dw
 
 
@@ -136,31 +132,19 @@ def _serves(x: Any, other: Any) -> bool:
     return x.dtype != BF16 or launch.capability() >= (8, 0)
 
 
-def _is_product(dtype: Any, w: Ints, stride: Ints, padding: Ints, groups: int) -> bool:
+def _is_product(dtype: Any, sizes: Sizes) -> bool:
     """Whether the convolution is one matrix product, in a precision that cuBLAS gives by itself."""
     plain = dtype == F64 or (dtype == F32 and not _tf32())
-    still = all(s == 1 for s in stride) and not any(padding)
-    return plain and still and groups == 1 and math.prod(w[2:]) == 1 and w[1] > 0
+    return plain and sizes.pointwise and sizes.groups == 1 and sizes.depth > 0
 
 
-def _family(dtype: Any, conv: np.ndarray, tile: Tile | None) -> str:
+def _family(dtype: Any, sizes: Sizes, tile: Tile | None) -> str:
     """Which kernels serve: "direct", "tensor" or "plain"."""
     if tile is not None:
         return tile.family
-    if conv["groups"] > 1 and int(conv["rows"]) * int(conv["depth"]) <= DIRECT:
+    if sizes.groups > 1 and sizes.rows * sizes.depth <= DIRECT:
         return "direct"
-    tensor = dtype.itemsize == 2 or (dtype == F32 and _tf32())
-    return "tensor" if tensor else "plain"
-
-
-def _tuned(
-    family: str, kind: str, conv: np.ndarray, dtype: Any, tile: Tile | None,
-    run: Callable[[Tile], None],
-) -> None:  # fmt: skip
-    """Runs with the tile that was asked for, measured or estimated to be the best."""
-    if tile is None:
-        tile = tuning.choose(family, kind, conv, dtype, run)
-    run(tile)
+    return "tensor" if dtype.itemsize == 2 or (dtype == F32 and _tf32()) else "plain"
 
 
 def _matrix_product(w: Any, x: Any, b: Any, activation: str, y: Any) -> Any:
@@ -172,75 +156,71 @@ def _matrix_product(w: Any, x: Any, b: Any, activation: str, y: Any) -> Any:
 
 
 def _gather(
-    conv: Callable[[int], np.ndarray], strides: Ints, x: Any, w: Any, b: Any, y: Any,
-    activation: str, tile: Tile | None,
+    sizes: Sizes, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: str,
+    tile: Tile | None,
 ) -> None:  # fmt: skip
-    """y = the product that `conv` describes; `strides` of w: of a group, a row, a channel."""
+    """y = the product that `sizes` describes; `strides` of w: of a group, a row, a channel."""
     x, w = launch.contiguous(x), launch.contiguous(w)
     b = None if b is None else launch.contiguous(b)
-    plain = conv(0)
-    family = _family(x.dtype, plain, tile)
-    how = ACTIVATIONS[activation]
-    _tuned(family, "forward", plain, x.dtype, tile,
-           lambda t: _FORWARD[family](conv, strides, x, w, b, y, how, t))  # fmt: skip
+    family = _family(x.dtype, sizes, tile)
+    run = partial(_FORWARD[family], sizes, strides, x, w, b, y, ACTIVATIONS[activation])
+    run(tile or tuning.choose(family, "forward", sizes, x.dtype, run))
 
 
 # --- conv.cu ------------------------------------------------------------------------------
 
 
 def _pack(
-    conv: np.ndarray, strides: Ints, w: Any, height: int, pitch: int, rows_last: bool, tf32: bool
+    sizes: Sizes, strides: Ints, w: Any, height: int, pitch: int, rows_last: bool, tf32: bool
 ) -> Any:
     """The weights in the order of the kernel: see conv_layout.cu."""
-    groups, rows, depth = (int(conv[k]) for k in ("groups", "rows", "depth"))
-    taps = math.prod(map(int, conv["kernel"]))
-    packed = launch.empty(max(groups * taps * (depth if rows_last else height) * pitch, 1), w.dtype)
+    slow = sizes.depth if rows_last else height
+    total = sizes.groups * sizes.taps * slow * pitch
+    packed = launch.empty(max(total, 1), w.dtype)
     _layout.get("conv_pack", T=w.dtype)(
-        launch.blocks(packed.size, 256), 256,
-        (w, packed, groups, taps, rows, depth, height, pitch, *strides, rows_last, tf32),
+        launch.blocks(total, 256), 256,
+        (w, packed, sizes.groups, sizes.taps, sizes.rows, sizes.depth, height, pitch, *strides,
+         rows_last, tf32),
     )  # fmt: skip
     return packed
 
 
 def _forward_plain(
-    make: Any, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
+    sizes: Sizes, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
 ) -> None:
-    conv = make(0)
-    pitch = _up(int(conv["rows"]), tile.bm)
-    packed = _pack(conv, strides, w, 0, pitch, True, False)
+    pitch = _up(sizes.rows, tile.bm)
+    packed = _pack(sizes, strides, w, 0, pitch, True, False)
     kernel = _plain.get("conv_forward", T=x.dtype, **tile.constants)
-    grid = launch.blocks(tile.count(conv), 1)
-    kernel(grid, tile.threads, (x, packed, b, y, conv, pitch, activation))
+    grid = launch.blocks(tile.count(sizes), 1)
+    kernel(grid, tile.threads, (x, packed, b, y, sizes.struct(), pitch, activation))
 
 
 def _weight_grad_plain(
-    x: Any, dy: Any, dw: Any, sizes: Any, tile: Tile, splits: int | None
+    sizes: Sizes, x: Any, dy: Any, dw: Any, splits: int | None, tile: Tile
 ) -> None:
-    conv = forward(*sizes)
-    width = math.prod(dw.shape[1:])
-    splits, part = _shares(conv, x.dtype, tile, width, splits)
+    width = sizes.taps * sizes.depth
+    splits, part = _shares(sizes, x.dtype, tile, width, splits)
     kernel = _plain.get("conv_weight_grad", T=x.dtype, **tile.constants)
-    grid = launch.blocks(tile.count_weights(conv, width) * splits, 1)
-    kernel(grid, tile.threads, (x, dy, part, conv, splits))
-    _sum(part, dw, splits, dw.shape[1])
+    grid = launch.blocks(tile.count_weights(sizes, width) * splits, 1)
+    kernel(grid, tile.threads, (x, dy, part, sizes.struct(), splits))
+    _sum(sizes, part, dw, splits, sizes.depth)
 
 
 def _shares(
-    conv: np.ndarray, dtype: Any, tile: Tile, width: int, splits: int | None
+    sizes: Sizes, dtype: Any, tile: Tile, width: int, splits: int | None
 ) -> tuple[int, Any]:
     """Among how many blocks the places are shared, and the memory for their sums."""
     if splits is None:
-        splits = tuning.splits(conv, tile, width)
-    rows = int(conv["groups"]) * int(conv["rows"])
+        splits = tuning.splits(sizes, tile, width)
+    rows = sizes.groups * sizes.rows
     return splits, launch.empty((splits, rows, width), F64 if dtype == F64 else F32)
 
 
-def _sum(part: Any, dw: Any, splits: int, padded: int) -> None:
+def _sum(sizes: Sizes, part: Any, dw: Any, splits: int, padded: int) -> None:
     """The shares added up in order; a tap of theirs has `padded` channels."""
-    taps = math.prod(dw.shape[2:])
     _layout.get("conv_sum", T=dw.dtype)(
         launch.blocks(part.size // splits, 256), 256,
-        (part, dw, splits, dw.shape[0], dw.shape[1], padded, taps),
+        (part, dw, splits, sizes.groups * sizes.rows, sizes.depth, padded, sizes.taps),
     )  # fmt: skip
 
 
@@ -252,25 +232,22 @@ def _up(n: int, multiple: int) -> int:
 
 
 def _forward_direct(
-    make: Any, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
+    sizes: Sizes, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
 ) -> None:
-    conv = make(0)
-    size = int(conv["kernel"][1])
-    square = size in (3, 5) and conv["kernel"][2] == size and conv["phases"].max() == 1
-    kernel = _direct.get("conv_direct", T=x.dtype, KERNEL=size if square else 0)
-    grid = launch.blocks(tile.count(conv), 1)
-    kernel(grid, tile.threads, (x, w, b, y, conv, *strides, activation))
+    known = sizes.square if sizes.square in (3, 5) else 0
+    kernel = _direct.get("conv_direct", T=x.dtype, KERNEL=known)
+    grid = launch.blocks(tile.count(sizes), 1)
+    kernel(grid, tile.threads, (x, w, b, y, sizes.struct(), *strides, activation))
 
 
 def _weight_grad_direct(
-    x: Any, dy: Any, dw: Any, sizes: Any, tile: Tile, splits: int | None
+    sizes: Sizes, x: Any, dy: Any, dw: Any, splits: int | None, tile: Tile
 ) -> None:
-    conv, depth = forward(*sizes), dw.shape[1]
-    splits, part = _shares(conv, x.dtype, tile, math.prod(dw.shape[1:]), splits)
+    splits, part = _shares(sizes, x.dtype, tile, sizes.taps * sizes.depth, splits)
     kernel = _direct.get("conv_direct_weight_grad", T=x.dtype, KERNEL=0)
-    grid = launch.blocks(splits * dw.shape[0] * depth, 1)
-    kernel(grid, tile.threads, (x, dy, part, conv, splits))
-    _sum(part, dw, splits, depth)
+    grid = launch.blocks(splits * dw.shape[0] * sizes.depth, 1)
+    kernel(grid, tile.threads, (x, dy, part, sizes.struct(), splits))
+    _sum(sizes, part, dw, splits, sizes.depth)
 
 
 # --- conv_tensor.cu -----------------------------------------------------------------------
@@ -281,7 +258,7 @@ def _channels_last(x: Any, groups: int) -> Any:
     channels, places = x.shape[1] // groups, math.prod(x.shape[2:])
     padded = _up(channels, _CHUNK // x.dtype.itemsize)
     y = launch.empty((x.shape[0], places, groups, padded), x.dtype)
-    tiles = x.shape[0] * groups * -(-places // 32) * -(-padded // 32)
+    tiles = x.shape[0] * groups * -(-places // 64) * -(-padded // 64)
     _layout.get("conv_channels_last", T=x.dtype)(
         launch.blocks(tiles, 1), 256,
         (x, y, x.shape[0] * groups, groups, channels, padded, places, x.dtype == F32),
@@ -290,21 +267,20 @@ def _channels_last(x: Any, groups: int) -> Any:
 
 
 def _forward_tensor(
-    make: Any, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
+    sizes: Sizes, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
 ) -> None:
-    chunk = _CHUNK // x.dtype.itemsize
-    padded = _up(int(make(0)["depth"]), chunk)
-    conv = make(padded // chunk)
-    height = _up(int(conv["rows"]), tile.bm)
-    packed = _pack(conv, strides, w, height, padded, False, x.dtype == F32)
-    grid, shared = launch.blocks(tile.count(conv), 1), _shared(tile)
-    if _is_pointwise(conv, chunk):
+    chunk, tf32 = _CHUNK // x.dtype.itemsize, x.dtype == F32
+    padded, height = _up(sizes.depth, chunk), _up(sizes.rows, tile.bm)
+    packed = _pack(sizes, strides, w, height, padded, False, tf32)
+    grid, shared = launch.blocks(tile.count(sizes), 1), _shared(tile)
+    if sizes.pointwise and sizes.groups == 1 and sizes.plane % chunk == 0:
         kernel = _tensor.get("conv_pointwise_mma", T=x.dtype, **tile.constants)
-        sizes = (x.shape[0], int(conv["rows"]), x.shape[1], math.prod(x.shape[2:]), height, padded)
-        kernel(grid, tile.threads, (x, packed, b, y, *sizes, activation), shared)
+        counts = (sizes.samples, sizes.rows, sizes.depth, sizes.plane, height, padded)
+        kernel(grid, tile.threads, (x, packed, b, y, *counts, activation), shared)
         return
-    x = _channels_last(x, int(conv["groups"]))
+    x = _channels_last(x, sizes.groups)
     kernel = _tensor.get("conv_forward_mma", T=x.dtype, **tile.constants)
+    conv = sizes.struct(padded // chunk)
     kernel(grid, tile.threads, (x, packed, b, y, conv, height, padded, activation), shared)
 
 
@@ -313,27 +289,18 @@ def _shared(tile: Tile) -> int:
     return 3 * 4 * _CHUNK * (tile.bm + tile.bn) + 64 * 32 + 8 * tile.bn
 
 
-def _is_pointwise(conv: np.ndarray, chunk: int) -> bool:
-    """Whether conv_pointwise_mma serves: places are as in the source, chunks of them in a plane."""
-    names = ("kernel", "step", "phases")
-    still = all((conv[name] == 1).all() for name in names) and not conv["origin"].any()
-    same = (conv["source"] == conv["result"]).all()
-    return bool(still and same and conv["groups"] == 1 and conv["source"].prod() % chunk == 0)
-
-
 def _weight_grad_tensor(
-    x: Any, dy: Any, dw: Any, sizes: Any, tile: Tile, splits: int | None
+    sizes: Sizes, x: Any, dy: Any, dw: Any, splits: int | None, tile: Tile
 ) -> None:
-    groups = sizes[-1]
-    x, dy = _channels_last(x, groups), _channels_last(dy, groups)
+    x, dy = _channels_last(x, sizes.groups), _channels_last(dy, sizes.groups)
     padded, padded_dy = x.shape[-1], dy.shape[-1]
-    conv = forward(*sizes, padded * x.dtype.itemsize // _CHUNK)
-    width = math.prod(dw.shape[2:]) * padded
-    splits, part = _shares(conv, x.dtype, tile, width, splits)
+    width = sizes.taps * padded
+    splits, part = _shares(sizes, x.dtype, tile, width, splits)
     kernel = _tensor.get("conv_weight_grad_mma", T=x.dtype, **tile.constants)
-    grid = launch.blocks(tile.count_weights(conv, width) * splits, 1)
+    conv = sizes.struct(padded * x.dtype.itemsize // _CHUNK)
+    grid = launch.blocks(tile.count_weights(sizes, width) * splits, 1)
     kernel(grid, tile.threads, (x, dy, part, conv, padded, padded_dy, splits), _shared(tile))
-    _sum(part, dw, splits, padded)
+    _sum(sizes, part, dw, splits, padded)
 
 
 _FORWARD = {"plain": _forward_plain, "direct": _forward_direct, "tensor": _forward_tensor}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sys
 import tempfile
@@ -20,11 +19,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from gpunn.backends import switches
 from gpunn.cuda import detect
 from gpunn.cuda.kernels import launch
+from gpunn.cuda.kernels.conv_geometry import Sizes
 from gpunn.cuda.streams import Event
 from gpunn.native.loader import source as read
 
@@ -54,15 +52,14 @@ class Tile(NamedTuple):
         """As the kernel file names them."""
         return dict(zip(self.names, self.values, strict=True))
 
-    def count(self, conv: np.ndarray) -> int:
+    def count(self, sizes: Sizes) -> int:
         """The tiles of a forward product."""
-        places = int(conv["samples"]) * math.prod(map(int, conv["places"]))
-        blocks = int(conv["groups"]) * math.prod(map(int, conv["phases"]))
-        return blocks * -(-int(conv["rows"]) // self.bm) * -(-places // self.bn)
+        blocks = sizes.groups * sizes.classes
+        return blocks * -(-sizes.rows // self.bm) * -(-sizes.places // self.bn)
 
-    def count_weights(self, conv: np.ndarray, width: int) -> int:
+    def count_weights(self, sizes: Sizes, width: int) -> int:
         """The tiles of a weight gradient, whose rows have `width` columns of taps and channels."""
-        return int(conv["groups"]) * -(-int(conv["rows"]) // self.bm) * -(-width // self.bn)
+        return sizes.groups * -(-sizes.rows // self.bm) * -(-width // self.bn)
 
 
 PLAIN_NAMES = ("BM", "BN", "BK", "TM", "TN")
@@ -100,29 +97,32 @@ def estimated(tile: Tile, blocks: int) -> float:
     return rounds * tile.resident * tile.bm * tile.bn * tile.cost
 
 
-def splits(conv: np.ndarray, tile: Tile, width: int) -> int:
+def splits(sizes: Sizes, tile: Tile, width: int) -> int:
     """Among how many blocks the places of a weight gradient's tile are shared."""
-    tiles = tile.count_weights(conv, width)
-    places = int(conv["samples"]) * math.prod(map(int, conv["places"]))
+    tiles = tile.count_weights(sizes, width)
     wanted = -(-2 * launch.multiprocessors() * tile.resident // tiles)
-    useful = places // (_STEP * _LEAST_STEPS)
-    rows = int(conv["groups"]) * int(conv["rows"])
-    return max(1, min(wanted, useful, _MOST_BYTES // (8 * rows * width)))
+    useful = sizes.places // (_STEP * _LEAST_STEPS)
+    return max(1, min(wanted, useful, _MOST_BYTES // (8 * sizes.groups * sizes.rows * width)))
 
 
 def choose(
-    family: str, kind: str, conv: np.ndarray, dtype: Any, run: Callable[[Tile], None]
+    family: str, kind: str, sizes: Sizes, dtype: Any, run: Callable[[Tile], None]
 ) -> Tile:
     """The tile for a product of a kind, "forward" or "weight_grad"; `run(tile)` computes it."""
     tiles = TILES[family]
     if len(tiles) == 1:
         return tiles[0]
-    if switches.benchmark:
-        return _measured(tiles, f"{family} {kind} {dtype} {_shape(conv)}", run)
-    if kind == "forward":
-        return min(tiles, key=lambda t: estimated(t, t.count(conv)))
-    width = math.prod(map(int, conv["kernel"])) * int(conv["depth"])
-    return min(tiles, key=lambda t: _waste(t, int(conv["rows"]), width))
+    key = (family, kind, dtype, launch.multiprocessors(), switches.benchmark)
+    tile = sizes.chosen.get(key)
+    if tile is None:
+        if switches.benchmark:
+            tile = _measured(tiles, f"{family} {kind} {dtype} {sizes.name}", run)
+        elif kind == "forward":
+            tile = min(tiles, key=lambda t: estimated(t, t.count(sizes)))
+        else:
+            tile = min(tiles, key=lambda t: _waste(t, sizes.rows, sizes.taps * sizes.depth))
+        sizes.chosen[key] = tile
+    return tile
 
 
 def _waste(tile: Tile, rows: int, width: int) -> float:
@@ -133,13 +133,6 @@ def _waste(tile: Tile, rows: int, width: int) -> float:
 # --- measuring ----------------------------------------------------------------------------
 
 _known: dict[Path, dict[str, int]] = {}
-
-
-def _shape(conv: np.ndarray) -> str:
-    return "-".join(
-        "x".join(map(str, np.atleast_1d(conv[name]).tolist()))
-        for name in conv.dtype.names or () if not name.startswith("per_")
-    )  # fmt: skip
 
 
 def _measured(tiles: list[Tile], key: str, run: Callable[[Tile], None]) -> Tile:
