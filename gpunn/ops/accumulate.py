@@ -6,7 +6,6 @@ GPU they are under `use_deterministic_algorithms(True)`.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -112,7 +111,7 @@ def _add_at_cuda(whole: Any, key: Any, values: Any) -> None:
         whole[key] += values
     elif whole.dtype.kind not in "biu":
         if not _add_floats(whole, key, values):
-            _refuse_any_order()
+            settings.alert_not_deterministic("adding at repeated indices to 2^31 elements")
             xp.add.at(whole, key, values)
     elif whole.dtype == np.int64:
         xp.add.at(whole.view(np.uint64), key, xp.asarray(values, np.int64).view(np.uint64))
@@ -147,16 +146,3 @@ def _add_floats(whole: Any, key: Any, values: Any) -> bool:
     if target is not whole:
         whole[...] = target
     return True
-
-
-def _refuse_any_order() -> None:
-    """RuntimeError or a warning where the setting asks for a fixed order and there is none."""
-    if not settings.are_deterministic_algorithms_enabled():
-        return
-    words = (
-        "adding up at repeated indices does not have a deterministic implementation for more than "
-        "2^31 elements, but you set 'torch.use_deterministic_algorithms(True)'"
-    )
-    if not settings.is_deterministic_algorithms_warn_only_enabled():
-        raise RuntimeError(words)
-    warnings.warn(words, stacklevel=3)
