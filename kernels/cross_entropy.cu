@@ -10,7 +10,7 @@
 // gradient 0; any other is reported and treated so. weight: T (n), or null; weight_sum: Acc (1), W.
 // loss, lse, share: Acc (rows), share being w, or 0 where the target is ignored.
 //
-//   cross_entropy_forward          a block of whole warps (at most 1024 threads) a row, any grid
+//   cross_entropy_forward          a block of whole warps (at most 512 threads) a row, any grid
 //   cross_entropy_forward_short    a warp a row, one-dimensional blocks of whole warps, any grid
 //   cross_entropy_forward_columns  x (outer, n, inner), rows = outer * inner: blocks (32, <= 8)
 //   cross_entropy_backward...      the same three; scale is dy, T (rows) or if `whole` one number,
@@ -83,7 +83,7 @@ DEVICE void meet_row(const T* __restrict__ from, const T* __restrict__ weight, l
          });
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(512, 2)
 cross_entropy_forward(const T* x, const long long* target, const T* weight, const Acc* weight_sum,
                       Acc* loss, Acc* share, Acc* lse, long long rows, long long n,
                       long long ignore, Acc smoothing, Fault* fault) {
@@ -101,7 +101,7 @@ cross_entropy_forward(const T* x, const long long* target, const T* weight, cons
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 cross_entropy_forward_short(const T* x, const long long* target, const T* weight,
                             const Acc* weight_sum, Acc* loss, Acc* share, Acc* lse, long long rows,
                             long long n, long long ignore, Acc smoothing, Fault* fault) {
@@ -119,7 +119,7 @@ cross_entropy_forward_short(const T* x, const long long* target, const T* weight
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 cross_entropy_forward_columns(const T* __restrict__ x, const long long* target,
                               const T* __restrict__ weight, const Acc* weight_sum, Acc* loss,
                               Acc* share, Acc* lse, long long rows, long long n, long long inner,
@@ -194,7 +194,7 @@ DEVICE void row_gradient(const T* __restrict__ from, T* __restrict__ to,
          });
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(512, 2)
 cross_entropy_backward(const T* x, const long long* target, const T* weight,
                        const Acc* weight_sum, const Acc* lse, const T* dy, bool whole,
                        const Acc* divisor, T* dx, long long rows, long long n, long long ignore,
@@ -205,7 +205,7 @@ cross_entropy_backward(const T* x, const long long* target, const T* weight,
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 cross_entropy_backward_short(const T* x, const long long* target, const T* weight,
                              const Acc* weight_sum, const Acc* lse, const T* dy, bool whole,
                              const Acc* divisor, T* dx, long long rows, long long n,
@@ -216,7 +216,7 @@ cross_entropy_backward_short(const T* x, const long long* target, const T* weigh
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 cross_entropy_backward_columns(const T* __restrict__ x, const long long* target,
                                const T* __restrict__ weight, const Acc* weight_sum,
                                const Acc* lse, const T* dy, bool whole, const Acc* divisor,
@@ -235,7 +235,7 @@ cross_entropy_backward_columns(const T* __restrict__ x, const long long* target,
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 nll_loss_forward(const T* x, const long long* target, const T* weight, Acc* loss, Acc* share,
                  long long rows, long long n, long long inner, long long ignore, Fault* fault) {
     for (long long row = global_index(); row < rows; row += global_stride()) {
@@ -255,7 +255,7 @@ nll_loss_forward(const T* x, const long long* target, const T* weight, Acc* loss
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 nll_loss_backward(const long long* target, const T* weight, const T* dy, bool whole,
                   const Acc* divisor, T* dx, long long rows, long long n, long long inner,
                   long long ignore) {
@@ -268,7 +268,7 @@ nll_loss_backward(const long long* target, const T* weight, const T* dy, bool wh
     }
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(512, 2)
 cross_entropy_partial_sums(const Acc* loss, const Acc* share, Acc* sums, long long n) {
     __shared__ Acc scratch[32];
     Acc total = 0, shares = 0;
@@ -284,7 +284,7 @@ cross_entropy_partial_sums(const Acc* loss, const Acc* share, Acc* sums, long lo
     }
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(512, 2)
 cross_entropy_finish(const Acc* loss, const Acc* share, T* y, Acc* divisor, long long n,
                      bool mean) {
     __shared__ Acc scratch[32];

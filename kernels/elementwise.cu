@@ -157,22 +157,22 @@ DEVICE void backward(const T* x, const T* dy, T* dx, long long n, B bias) {
          [&](long long i) { dx[i] = down<T>(up(dy[i]) * slope(up(x[i]) + bias.one(i))); });
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
 unary_forward(const T* x, T* y, long long n) {
     forward(x, y, n, NoBias());
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
 unary_backward(const T* x, const T* dy, T* dx, long long n) {
     backward(x, dy, dx, n, NoBias());
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
+extern "C" __global__ void __launch_bounds__(256, 2)
 bias_forward(const T* x, const T* bias, T* y, long long n, long long channels, long long inner) {
     forward(x, y, n, Bias{bias, channels, inner});
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
 bias_backward(const T* x, const T* bias, const T* dy, T* dx, long long n, long long channels,
               long long inner) {
     backward(x, dy, dx, n, Bias{bias, channels, inner});

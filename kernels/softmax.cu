@@ -5,7 +5,7 @@
 //   log_softmax_forward    y = x - max - log(sum of exp(x - max))
 //   log_softmax_backward   dx = dy - exp(y) * sum of dy
 //
-// x, y, dy, dx: T (rows, n), C-contiguous; sums are in Acc. One block of whole warps (at most 1024
+// x, y, dy, dx: T (rows, n), C-contiguous; sums are in Acc. One block of whole warps (at most 512
 // threads) a row, any grid; `kept` says that there is dynamic shared memory for a row (for two in
 // softmax_backward) plus 16 bytes each, so that it is read from global memory once.
 //
@@ -148,43 +148,43 @@ DEVICE void backward_columns(const T* __restrict__ y, const T* __restrict__ dy,
     }
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(512, 2)
 softmax_forward(const T* x, T* y, long long rows, long long n, bool kept) {
     forward_rows<false>(x, y, rows, n, kept);
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(512, 2)
 log_softmax_forward(const T* x, T* y, long long rows, long long n, bool kept) {
     forward_rows<true>(x, y, rows, n, kept);
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(512, 2)
 softmax_backward(const T* y, const T* dy, T* dx, long long rows, long long n, bool kept) {
     backward_rows<false>(y, dy, dx, rows, n, kept);
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(512, 2)
 log_softmax_backward(const T* y, const T* dy, T* dx, long long rows, long long n, bool kept) {
     backward_rows<true>(y, dy, dx, rows, n, kept);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 softmax_forward_columns(const T* x, T* y, long long columns, long long n, long long inner) {
     forward_columns<false>(x, y, columns, n, inner);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 log_softmax_forward_columns(const T* x, T* y, long long columns, long long n, long long inner) {
     forward_columns<true>(x, y, columns, n, inner);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 softmax_backward_columns(const T* y, const T* dy, T* dx, long long columns, long long n,
                          long long inner) {
     backward_columns<false>(y, dy, dx, columns, n, inner);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 log_softmax_backward_columns(const T* y, const T* dy, T* dx, long long columns, long long n,
                              long long inner) {
     backward_columns<true>(y, dy, dx, columns, n, inner);

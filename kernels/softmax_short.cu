@@ -113,22 +113,22 @@ DEVICE void backward_rows(const T* __restrict__ y, const T* __restrict__ dy, T* 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
 softmax_short_forward(const T* x, T* y, long long rows, int n) {
     forward_rows<false>(x, y, rows, n);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
 log_softmax_short_forward(const T* x, T* y, long long rows, int n) {
     forward_rows<true>(x, y, rows, n);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
 softmax_short_backward(const T* y, const T* dy, T* dx, long long rows, int n) {
     backward_rows<false>(y, dy, dx, rows, n);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
 log_softmax_short_backward(const T* y, const T* dy, T* dx, long long rows, int n) {
     backward_rows<true>(y, dy, dx, rows, n);
 }

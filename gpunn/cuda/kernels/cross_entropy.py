@@ -161,7 +161,7 @@ def _reduced(
     y, divisor = launch.empty((), dtype), launch.empty((), loss.dtype)
     mean = reduction == "mean"
     kernel = _source.get("cross_entropy_finish", T=dtype)
-    kernel(1, min(1024, -(-loss.size // 32) * 32), (loss, share, y, divisor, loss.size, mean))
+    kernel(1, min(512, -(-loss.size // 32) * 32), (loss, share, y, divisor, loss.size, mean))
     if mean:
         call.divisor = divisor
     return y

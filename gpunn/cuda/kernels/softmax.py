@@ -40,9 +40,9 @@ def log_softmax_backward(y: Any, dy: Any, axis: int = -1) -> Any:
 
 
 def threads_for(n: int, itemsize: int) -> int:
-    """The threads of a block for a row: enough for two 16-byte accesses each, 128 to 1024."""
+    """The threads of a block for a row: enough for two 16-byte accesses each, 128 to 512."""
     wanted = n * itemsize // 32
-    return min(1024, max(128, 1 << (wanted - 1).bit_length() if wanted > 1 else 0))
+    return min(512, max(128, 1 << (wanted - 1).bit_length() if wanted > 1 else 0))
 
 
 def slices_for(n: int) -> int:
