@@ -1,6 +1,7 @@
 // Tensor-core products, matrix loads from shared memory and asynchronous copies: the host bodies of
 // kernels/mma.cuh. The fragment layouts were checked against the PTX ISA ("Matrix Fragments for
-// mma.m16n8k16 with floating point type", "... mma.m16n8k8", "ldmatrix"), not on hardware.
+// mma.m16n8k16 with floating point type", "... mma.m16n8k8") and, for ldmatrix, against descriptions
+// of it elsewhere; none of it on hardware.
 #pragma once
 #include "interface.h"
 
