@@ -5,6 +5,8 @@
 //   conv_layout.cu: channels padded with zeros to 16 bytes, rows to a multiple of BM.
 // conv_pointwise_mma: the same for 1 x 1, stride 1, one group, a plane that is a multiple of 16 bytes:
 //   x (samples, depth, plane) as it is, since 16 bytes of one channel are places side by side.
+// conv_pointwise_weight_grad_mma: part (splits, rows, depth) for the same case, from x and
+//   dy (samples, rows, plane) as they are: 16 bytes of one channel are steps of the sum.
 // conv_weight_grad_mma: part (splits, groups, rows, taps * padded) of float from x and
 //   dy (samples, *result, groups, padded_dy), both channels last: see conv_weight_grad.
 // Launch: any grid of THREADS threads; tiles of BM x BN results, WM x WN for each warp; dynamic shared
@@ -33,10 +35,11 @@ template <class S> struct Known { static const bool before_80 = false; };
 template <> struct Known<__half> { static const bool before_80 = true; };
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 constexpr bool SERVED = Known<T>::before_80;
+constexpr int RESIDENT = 1;  // shared memory has no room for more
 #else
 constexpr bool SERVED = true;
-#endif
 constexpr int RESIDENT = THREADS == 256 ? 2 : 3;  // blocks that registers must leave room for
+#endif
 constexpr int ROOM = sizeof(T) == 4 ? 1 : RESIDENT;  // the weight gradient's: `word` takes addresses
 
 // Where a chunk lies in a tile. Along: a row has DEEP values of the summed axis, four chunks; eight
@@ -106,8 +109,14 @@ DEVICE void clear(Sums& sum) {
             for (int v = 0; v < 4; v++) sum[i][j][v] = 0;
 }
 
-// sum += a step's product. ROUND: the right tile is float32 that nobody has rounded to TF32 yet.
-template <bool LEFT_ACROSS, bool RIGHT_ACROSS, bool ROUND = false>
+template <int N> DEVICE void round_tf32(unsigned (&r)[N]) {
+#pragma unroll
+    for (int v = 0; v < N; v++) r[v] = to_tf32(__uint_as_float(r[v]));
+}
+
+// sum += a step's product. ROUND_LEFT, ROUND_RIGHT: that tile may be float32 which conv_layout.cu has
+// not rounded to TF32.
+template <bool LEFT_ACROSS, bool RIGHT_ACROSS, bool ROUND_LEFT, bool ROUND_RIGHT>
 DEVICE void multiply(Sums& sum, const T* left, const T* right) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int m0 = warp / (BN / WN) * WM, n0 = warp % (BN / WN) * WN;
@@ -115,13 +124,14 @@ DEVICE void multiply(Sums& sum, const T* left, const T* right) {
     for (int half = 0; half < 2; half++) {
         unsigned a[WM / 16][4], b[WN / 16][2][2];
 #pragma unroll
-        for (int i = 0; i < WM / 16; i++) left_of<LEFT_ACROSS>(a[i], left, m0 + i * 16, half, lane);
+        for (int i = 0; i < WM / 16; i++) {
+            left_of<LEFT_ACROSS>(a[i], left, m0 + i * 16, half, lane);
+            if (ROUND_LEFT && sizeof(T) == 4) round_tf32(a[i]);
+        }
 #pragma unroll
         for (int j = 0; j < WN / 16; j++) {
             right_of<RIGHT_ACROSS>(b[j], right, n0 + j * 16, half, lane);
-            if (ROUND && sizeof(T) == 4)
-#pragma unroll
-                for (int v = 0; v < 4; v++) b[j][v / 2][v % 2] = to_tf32(__uint_as_float(b[j][v / 2][v % 2]));
+            if (ROUND_RIGHT && sizeof(T) == 4) round_tf32(b[j][0]), round_tf32(b[j][1]);
         }
 #pragma unroll
         for (int i = 0; i < WM / 16; i++)
@@ -137,7 +147,7 @@ DEVICE void bring(T* to, const T* base, long long at, bool there) {
 
 // All steps of a tile. `fetch(step, stage)` starts a step's copies; it may use what was written to
 // shared memory before the previous call of it.
-template <bool LEFT_ACROSS, bool RIGHT_ACROSS, bool ROUND, class F>
+template <bool LEFT_ACROSS, bool RIGHT_ACROSS, bool ROUND_LEFT, bool ROUND_RIGHT, class F>
 DEVICE void pipeline(Sums& sum, const T* left, const T* right, int first, int last, F fetch) {
     int stage = 0, ahead = 0;
 #pragma unroll
@@ -152,7 +162,8 @@ DEVICE void pipeline(Sums& sum, const T* left, const T* right, int first, int la
         __syncthreads();  // the step has come for all threads, and all are done with the one before
         if (step + STAGES - 1 < last) fetch(step + STAGES - 1, ahead);
         cp_async_commit();
-        multiply<LEFT_ACROSS, RIGHT_ACROSS, ROUND>(sum, left + stage * LEFT, right + stage * RIGHT);
+        multiply<LEFT_ACROSS, RIGHT_ACROSS, ROUND_LEFT, ROUND_RIGHT>(sum, left + stage * LEFT,
+                                                                     right + stage * RIGHT);
         stage = stage + 1 < STAGES ? stage + 1 : 0;
         ahead = ahead + 1 < STAGES ? ahead + 1 : 0;
     }
@@ -188,6 +199,23 @@ DEVICE void write(const Sums& sum, const T* bias, T* y, const long long* target,
                 }
             }
         }
+}
+
+// The block's share of a weight gradient (rows, width); `width` is even.
+DEVICE void share(const Sums& sum, float* part, int m0, int n0, int rows, int width) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int wm = m0 + warp / (BN / WN) * WM + lane / 4, wn = n0 + warp % (BN / WN) * WN + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int j = 0; j < WN / 8; j++) {
+                int row = wm + i * 16 + h * 8, column = wn + j * 8;
+                if (row < rows && column < width)
+                    store<2>(part + (long long)row * width + column,
+                             Vec<float, 2>{{sum[i][j][h * 2], sum[i][j][h * 2 + 1]}});
+            }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward_mma(
@@ -231,7 +259,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward_mma
 
         Sums sum;
         clear(sum);
-        pipeline<false, false, false>(sum, left, right, 0, steps, [&](int step, int stage) {
+        pipeline<false, false, false, false>(sum, left, right, 0, steps, [&](int step, int stage) {
             int k0 = step * CHUNKS;
             if (k0 % 32 == 0 && tid < 32)
                 ring[(k0 + 32 + tid) % RING] = tap_of(c, f, k0 + 32 + tid, count, pitch, VEC);
@@ -280,7 +308,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_pointwise_m
         }
         Sums sum;
         clear(sum);
-        pipeline<false, true, true>(sum, left, right, 0, (depth + DEEP - 1) / DEEP, [&](int step, int stage) {
+        const int steps = (depth + DEEP - 1) / DEEP;
+        pipeline<false, true, false, true>(sum, left, right, 0, steps, [&](int step, int stage) {
 #pragma unroll
             for (int i = 0; i < LEFTS; i++) {
                 int row = tid / CHUNKS + i * (THREADS / CHUNKS), d = step * DEEP + chunk * VEC;
@@ -333,7 +362,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROOM) conv_weight_grad_mma
         __syncthreads();
         Sums sum;
         clear(sum);
-        pipeline<true, true, false>(sum, left, right, first, last, [&](int step, int stage) {
+        pipeline<true, true, false, false>(sum, left, right, first, last, [&](int step, int stage) {
             int p0 = step * DEEP;
             if ((p0 % 32 == 0 || step == first) && tid < 32) fill((p0 & ~31) + 32 + tid);
 #pragma unroll
@@ -351,20 +380,47 @@ extern "C" __global__ void __launch_bounds__(THREADS, ROOM) conv_weight_grad_mma
                       place.at + tap.at, inside(c, place, tap));
             }
         });
+        share(sum, part + ((long long)split * c.groups + g) * c.rows * width, m0, n0, c.rows, width);
+    }
+}
 
-        const int lane = tid % 32, warp = tid / 32;
-        float* out = part + ((long long)split * c.groups + g) * c.rows * width;
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_pointwise_weight_grad_mma(
+    const T* __restrict__ x, const T* __restrict__ dy, float* __restrict__ part, int samples, int rows,
+    int depth, int plane, int width, int splits) {
+    if (!SERVED) return;
+    extern __shared__ __align__(16) unsigned char memory[];
+    T* left = reinterpret_cast<T*>(memory);
+    T* right = left + STAGES * LEFT;
+    const int tid = threadIdx.x, places = samples * plane, chunk = tid % CHUNKS;
+    const int across_ = (rows + BM - 1) / BM, along_ = (depth + BN - 1) / BN;
+    const long long tiles = (long long)splits * along_ * across_;
+    const int all = (places + DEEP - 1) / DEEP, each = (all + splits - 1) / splits;
+
+    for (long long tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const int m0 = int(tile % across_) * BM, n0 = int(tile / across_ % along_) * BN;
+        const int split = int(tile / across_ / along_), first = split * each;
+        const int last = first + each < all ? first + each : all;
+        Sums sum;
+        clear(sum);
+        pipeline<false, false, true, true>(sum, left, right, first, last, [&](int step, int stage) {
+            const int p = step * DEEP + chunk * VEC, n = p / plane, at = p - n * plane;
+            const T* dyn = dy + (long long)n * rows * plane + at;
+            const T* xn = x + (long long)n * depth * plane + at;
 #pragma unroll
-        for (int i = 0; i < WM / 16; i++)
+            for (int i = 0; i < LEFTS; i++) {
+                int row = tid / CHUNKS + i * (THREADS / CHUNKS);
+                bool there = p < places && m0 + row < rows;
+                bring(left + stage * LEFT + along(row, chunk), there ? dyn : dy,
+                      (long long)(m0 + row) * plane, there);
+            }
 #pragma unroll
-            for (int j = 0; j < WN / 8; j++)
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    int row = m0 + warp / (BN / WN) * WM + i * 16 + lane / 4 + h * 8;
-                    int column = n0 + warp % (BN / WN) * WN + j * 8 + lane % 4 * 2;
-                    if (row < c.rows && column < width)
-                        store<2>(out + (long long)row * width + column,
-                                 Vec<float, 2>{{sum[i][j][h * 2], sum[i][j][h * 2 + 1]}});
-                }
+            for (int i = 0; i < RIGHTS; i++) {
+                int row = tid / CHUNKS + i * (THREADS / CHUNKS);
+                bool there = p < places && n0 + row < depth;
+                bring(right + stage * RIGHT + along(row, chunk), there ? xn : x,
+                      (long long)(n0 + row) * plane, there);
+            }
+        });
+        share(sum, part + (long long)split * rows * width, m0, n0, rows, width);
     }
 }

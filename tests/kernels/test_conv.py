@@ -147,6 +147,16 @@ def test_more_shares_than_places(emulated):
         problem.check(TOLERANCE[dtype], tuning.TILES[family][-1], splits=5)
 
 
+def test_a_view_that_starts_between_chunks(emulated):
+    problem = Problem(CASES["1x1, whole chunks"], DTYPES["float16"])
+    for name in ("x", "dy"):
+        array = getattr(problem, name)
+        moved = emulated.xp.zeros(array.size + 1, array.dtype)[1:].reshape(array.shape)
+        moved[...] = array
+        setattr(problem, name, moved)
+    problem.check(TOLERANCE["float16"])
+
+
 def test_results_of_some_places_only_are_written(emulated):
     """A result larger than the source reaches is the bias, or zero."""
     xp = emulated.xp

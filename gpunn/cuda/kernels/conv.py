@@ -273,7 +273,7 @@ def _forward_tensor(
     padded, height = _up(sizes.depth, chunk), _up(sizes.rows, tile.bm)
     packed = _pack(sizes, strides, w, height, padded, False, tf32)
     grid, shared = launch.blocks(tile.count(sizes), 1), _shared(tile)
-    if sizes.pointwise and sizes.groups == 1 and sizes.plane % chunk == 0:
+    if _as_it_is(sizes, x):
         kernel = _tensor.get("conv_pointwise_mma", T=x.dtype, **tile.constants)
         counts = (sizes.samples, sizes.rows, sizes.depth, sizes.plane, height, padded)
         kernel(grid, tile.threads, (x, packed, b, y, *counts, activation), shared)
@@ -284,6 +284,14 @@ def _forward_tensor(
     kernel(grid, tile.threads, (x, packed, b, y, conv, height, padded, activation), shared)
 
 
+def _as_it_is(sizes: Sizes, *arrays: Any) -> bool:
+    """Whether channels need not come last: 1x1, and planes are whole chunks, aligned ones."""
+    if not sizes.pointwise or sizes.groups != 1:
+        return False
+    whole = sizes.plane * arrays[0].dtype.itemsize % _CHUNK == 0
+    return whole and all(a.data.ptr % _CHUNK == 0 for a in arrays)
+
+
 def _shared(tile: Tile) -> int:
     """Bytes: three stages of four chunks for each row and column, 64 spots, a number a column."""
     return 3 * 4 * _CHUNK * (tile.bm + tile.bn) + 64 * 32 + 8 * tile.bn
@@ -292,10 +300,18 @@ def _shared(tile: Tile) -> int:
 def _weight_grad_tensor(
     sizes: Sizes, x: Any, dy: Any, dw: Any, splits: int | None, tile: Tile
 ) -> None:
-    x, dy = _channels_last(x, sizes.groups), _channels_last(dy, sizes.groups)
-    padded, padded_dy = x.shape[-1], dy.shape[-1]
+    padded = _up(sizes.depth, _CHUNK // x.dtype.itemsize)
     width = sizes.taps * padded
     splits, part = _shares(sizes, x.dtype, tile, width, splits)
+    if _as_it_is(sizes, x, dy):
+        kernel = _tensor.get("conv_pointwise_weight_grad_mma", T=x.dtype, **tile.constants)
+        counts = (sizes.samples, sizes.rows, sizes.depth, sizes.plane, width, splits)
+        grid = launch.blocks(tile.count_weights(sizes, width) * splits, 1)
+        kernel(grid, tile.threads, (x, dy, part, *counts), _shared(tile))
+        _sum(sizes, part, dw, splits, padded)
+        return
+    x, dy = _channels_last(x, sizes.groups), _channels_last(dy, sizes.groups)
+    padded_dy = dy.shape[-1]
     kernel = _tensor.get("conv_weight_grad_mma", T=x.dtype, **tile.constants)
     conv = sizes.struct(padded * x.dtype.itemsize // _CHUNK)
     grid = launch.blocks(tile.count_weights(sizes, width) * splits, 1)
