@@ -14,7 +14,7 @@
 //
 // Deterministic: the order of sums depends on n, on the block and on the address modulo 16 alone.
 // NaN gives NaN, and so does a row of -inf, as in PyTorch. Must move, in arrays of x's size: 2
-// forward and 3 backward; a forward row that is not kept is read twice (backward: y dy twice).
+// forward and 3 backward; a row that is not kept is read twice, as a rule from the L2 cache then.
 // Python reference: gpunn/nn/softmax.py. Rows of up to 1024 values: softmax_short.cu.
 #include "softmax.cuh"
 
@@ -26,7 +26,8 @@ DEVICE T* kept_row(int head, long long offset) {
 }
 
 template <bool LOG>
-DEVICE void forward_rows(const T* x, T* y, long long rows, long long n, bool kept) {
+DEVICE void forward_rows(const T* __restrict__ x, T* __restrict__ y, long long rows, long long n,
+                         bool kept) {
     __shared__ Acc scratch[32];
     int rank = threadIdx.x, size = blockDim.x;
     for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
@@ -63,7 +64,8 @@ DEVICE void forward_rows(const T* x, T* y, long long rows, long long n, bool kep
 }
 
 template <bool LOG>
-DEVICE void backward_rows(const T* y, const T* dy, T* dx, long long rows, long long n, bool kept) {
+DEVICE void backward_rows(const T* __restrict__ y, const T* __restrict__ dy, T* __restrict__ dx,
+                          long long rows, long long n, bool kept) {
     __shared__ Acc scratch[32];
     int rank = threadIdx.x, size = blockDim.x;
     for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
