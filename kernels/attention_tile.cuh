@@ -9,7 +9,7 @@ constexpr int DEPTH = TILE / 2;                 // of a slice of a product
 constexpr int PITCH = TILE + 16 / sizeof(Acc);  // rows of shared memory, in 16-byte steps
 constexpr int THREADS = 256;
 constexpr int BLOCKS = HEAD == 64 ? 2 : 1;  // side by side on a multiprocessor, for its registers
-constexpr int UNROLLED = sizeof(Acc) == 8 ? 2 : 4;  // more would spill
+constexpr int UNROLLED = sizeof(Acc) == 8 || HEAD == 64 ? 2 : 4;  // more would spill
 
 typedef Acc Matrix[TILE][PITCH];
 typedef Vec<Acc, TM> Few;
@@ -33,7 +33,7 @@ DEVICE void rows_by_rows(Acc (&sums)[TM][TM], Matrix& space, const T* a, int a_r
         for (int e = threadIdx.x; e < TILE * DEPTH; e += THREADS) {
             int row = e / DEPTH, d = e % DEPTH;
             bool inside = d0 + d < width;
-            long long at = (long long)row * width + d0 + d;
+            int at = row * width + d0 + d;
             left[d][row] = inside && row < a_rows ? up(a[at]) : Acc(0);
             right[d][row] = inside && row < b_rows ? up(b[at]) : Acc(0);
         }
@@ -62,7 +62,7 @@ DEVICE void weights_by_rows(Acc (&sums)[TM][HEAD / 16], const Matrix& weights, M
         for (int e = threadIdx.x; e < TILE * TILE; e += THREADS) {
             int row = e / TILE, column = c * TILE + e % TILE;
             bool inside = row < rows && column < width;
-            space[row][e % TILE] = inside ? up(from[(long long)row * width + column]) : Acc(0);
+            space[row][e % TILE] = inside ? up(from[row * width + column]) : Acc(0);
         }
         __syncthreads();
 #pragma unroll UNROLLED

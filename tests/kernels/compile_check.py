@@ -27,7 +27,9 @@ from tests.kernels import nvrtc
 
 ARCHITECTURES = (75, 80, 86, 90, 100, 120)
 _CACHE = Path(tempfile.gettempdir()) / f"gpunn-compile-check-{os.getuid()}"
-_MARK = re.compile(r"//\s*spills:[^\n]*\n(?:[^\n;{]*\n)*?[^;{]*?__global__[^;{]*?(\w+)\s*\(")
+_MARK = re.compile(
+    r"//\s*spills:[^\n]*\n(?:[^\n;{]*\n)*?[^;{]*?__global__[^;{]*?\b(?!__launch_bounds__)(\w+)\s*\("
+)
 
 
 def sources(stems: list[str]) -> list[loader.Source]:
