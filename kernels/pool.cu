@@ -17,9 +17,10 @@
 // last; a window of -inf gives its first entry. The padding never wins, and counts as zeros.
 //
 // Launch: one-dimensional, any grid, one thread for each entry of the result; the kernels whose
-// name ends in _warp have one warp for each window, and want blocks of whole warps. Those that end
-// in _2x2 and _3x3 are for such windows of two dimensions.
+// name ends in _8 or _warp have 8 or 32 threads for each window, and want blocks of whole warps.
+// Those that end in _2x2 and _3x3 are for such windows of two dimensions.
 // I is int where planes * max(in, out) < 2^30, else long long; a plane is smaller than 2^31.
+// FIRST is the first dimension to look at: 1 where in[0] and kernel[0] are 1, else 0.
 // Deterministic: the backward kernels gather, in a fixed order; no atomic sums. unpool_forward
 // writes what comes last where one place is named twice (max pooling gives equal values there).
 // Python reference: nn/pool.py, nn/adaptive_pool.py. Forward must read x and write y (and taps);
@@ -43,8 +44,9 @@ DEVICE int volume(const int (&size)[3]) { return size[0] * size[1] * size[2]; }
 struct Spot { I plane; int at[3]; };
 DEVICE Spot spot(I item, const int (&size)[3], const Divider (&by)[3]) {
     Spot s;
+    s.at[0] = 0;
 #pragma unroll
-    for (int a = 2; a >= 0; a--) {
+    for (int a = 2; a >= FIRST; a--) {
         I rest = divide(item, by[a]);
         s.at[a] = (int)(item - rest * size[a]);
         item = rest;
@@ -56,12 +58,14 @@ DEVICE Spot spot(I item, const int (&size)[3], const Divider (&by)[3]) {
 // --- windows --------------------------------------------------------------------------------------
 
 // A window: tap t of axis a, from first to last (exclusive), lies at start + t * step.
-struct Box { int start[3], step[3], first[3], last[3]; };
+struct Box {
+    int start[3] = {0, 0, 0}, step[3] = {1, 1, 1}, first[3] = {0, 0, 0}, last[3] = {1, 1, 1};
+};
 
 DEVICE Box fixed_box(const Spot& o, const Windows& w) {
     Box b;
 #pragma unroll
-    for (int a = 0; a < 3; a++) {
+    for (int a = FIRST; a < 3; a++) {
         int d = b.step[a] = w.dilation[a], start = b.start[a] = o.at[a] * w.stride[a] - w.padding[a];
         b.first[a] = start >= 0 ? 0 : d == 1 ? -start : (d - 1 - start) / d;
         int room = w.in[a] - start;
@@ -72,10 +76,8 @@ DEVICE Box fixed_box(const Spot& o, const Windows& w) {
 DEVICE Box adaptive_box(const Spot& o, const Windows& w) {
     Box b;
 #pragma unroll
-    for (int a = 0; a < 3; a++) {
+    for (int a = FIRST; a < 3; a++) {
         b.start[a] = divide(o.at[a] * w.in[a], w.by_out[a]);
-        b.step[a] = 1;
-        b.first[a] = 0;
         b.last[a] = divide((o.at[a] + 1) * w.in[a] + w.out[a] - 1, w.by_out[a]) - b.start[a];
     }
     return b;
@@ -85,8 +87,8 @@ template <bool ADAPTIVE> DEVICE Box box(const Spot& o, const Windows& w) {
 }
 
 // Calls f(place in the plane, tap) for the entries of a window: all of them, in order, or with
-// LANES = 32 every 32nd from this lane's on. SIDE, if not 0: the window is SIDE x SIDE, so that all
-// its loads can be under way together.
+// LANES > 1 every LANES-th from this lane's on. SIDE, if not 0: the window is SIDE x SIDE, so that
+// all its loads can be under way together.
 template <int LANES, int SIDE, class F>
 DEVICE void walk(const Box& b, const Windows& w, const F& f) {
     if (SIDE > 0) {
@@ -98,12 +100,19 @@ DEVICE void walk(const Box& b, const Windows& w, const F& f) {
                     f((b.start[1] + t * b.step[1]) * w.in[2] + b.start[2] + u * b.step[2], t * SIDE + u);
         return;
     }
-    int height = b.last[1] - b.first[1], width = b.last[2] - b.first[2];
-    if (height <= 0 || width <= 0) return;
-    int lane = LANES == 1 ? 0 : threadIdx.x % 32;
-    int down = LANES / width, right = LANES % width;  // how far a step of LANES entries goes
+    int depth = b.last[0] - b.first[0], height = b.last[1] - b.first[1];
+    int width = b.last[2] - b.first[2], lane = LANES == 1 ? 0 : threadIdx.x % LANES;
+    if (depth <= 0 || height <= 0 || width <= 0) return;
+    if (depth * height == 1) {  // one row, as whole planes are laid out: no carrying to the next
+        int at = ((b.start[0] + b.first[0] * b.step[0]) * w.in[1] + b.start[1] +
+                  b.first[1] * b.step[1]) * w.in[2] + b.start[2];
+        int tap = (b.first[0] * w.kernel[1] + b.first[1]) * w.kernel[2];
+        for (int u = b.first[2] + lane; u < b.last[2]; u += LANES) f(at + u * b.step[2], tap + u);
+        return;
+    }
+    int down = LANES == 1 ? 0 : LANES / width;  // how far a step of LANES entries goes
+    int right = LANES == 1 ? 1 : LANES % width;
     int u = b.first[2] + lane % width, t = b.first[1] + lane / width, s = b.first[0];
-    if (LANES == 1) down = 0, right = 1;
     while (true) {
         while (t >= b.last[1]) t -= height, s++;
         if (s >= b.last[0]) return;
@@ -113,6 +122,11 @@ DEVICE void walk(const Box& b, const Windows& w, const F& f) {
         u += right, t += down;
         if (u >= b.last[2]) u -= width, t++;
     }
+}
+
+// The first window of this thread or, with several lanes for each, of its warp.
+template <int LANES> DEVICE I first_item() {
+    return (I)(LANES == 1 ? global_index() : global_index() / 32 * (32 / LANES));
 }
 
 // --- maximum --------------------------------------------------------------------------------------
@@ -127,8 +141,9 @@ template <int LANES, int SIDE, bool ADAPTIVE>
 DEVICE void max_forward(const T* x, T* y, unsigned char* taps, long long* places, I planes,
                         const Windows& w) {
     I total = planes * volume(w.out);
-    for (I item = (I)(global_index() / LANES); item < total; item += (I)(global_stride() / LANES)) {
-        Spot o = spot(item, w.out, w.by_out);
+    for (I base = first_item<LANES>(); base < total; base += (I)(global_stride() / LANES)) {
+        I item = base + (LANES == 1 ? 0 : (int)(threadIdx.x % 32 / LANES));
+        Spot o = spot(least(item, total - 1), w.out, w.by_out);  // a warp goes on as a whole
         Box b = box<ADAPTIVE>(o, w);
         const T* from = x + o.plane * volume(w.in);
         Acc best = -Acc(INF);
@@ -141,13 +156,13 @@ DEVICE void max_forward(const T* x, T* y, unsigned char* taps, long long* places
         });
         if (LANES > 1) {
 #pragma unroll
-            for (int apart = 16; apart; apart >>= 1) {
+            for (int apart = LANES / 2; apart; apart >>= 1) {
                 Acc v = __shfl_xor_sync(0xffffffffu, best, apart);
                 int number = __shfl_xor_sync(0xffffffffu, tap, apart);
                 int at = __shfl_xor_sync(0xffffffffu, place, apart);
                 if (wins(v, at, best, place)) best = v, tap = number, place = at;
             }
-            if (threadIdx.x % 32) continue;
+            if (threadIdx.x % LANES || item >= total) continue;
         }
         y[item] = down<T>(best);
         if (taps) taps[item] = (unsigned char)tap;
@@ -167,6 +182,10 @@ extern "C" __global__ void max_pool_forward_3x3(
     const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
     max_forward<1, 3, false>(x, y, taps, places, planes, w);
 }
+extern "C" __global__ void max_pool_forward_8(
+    const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
+    max_forward<8, 0, false>(x, y, taps, places, planes, w);
+}
 extern "C" __global__ void max_pool_forward_warp(
     const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
     max_forward<32, 0, false>(x, y, taps, places, planes, w);
@@ -174,6 +193,10 @@ extern "C" __global__ void max_pool_forward_warp(
 extern "C" __global__ void adaptive_max_forward(
     const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
     max_forward<1, 0, true>(x, y, taps, places, planes, w);
+}
+extern "C" __global__ void adaptive_max_forward_8(
+    const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
+    max_forward<8, 0, true>(x, y, taps, places, planes, w);
 }
 extern "C" __global__ void adaptive_max_forward_warp(
     const T* x, T* y, unsigned char* taps, long long* places, I planes, Windows w) {
@@ -188,7 +211,7 @@ DEVICE Acc divisor_of(const int (&o)[3], const Windows& w, bool include_pad, Acc
     if (!ADAPTIVE && divisor != 0) return divisor;
     int count = 1;
 #pragma unroll
-    for (int a = 0; a < 3; a++) {
+    for (int a = FIRST; a < 3; a++) {
         if (ADAPTIVE) {
             count *= divide((o[a] + 1) * w.in[a] + w.out[a] - 1, w.by_out[a]) -
                      divide(o[a] * w.in[a], w.by_out[a]);
@@ -204,15 +227,18 @@ DEVICE Acc divisor_of(const int (&o)[3], const Windows& w, bool include_pad, Acc
 template <int LANES, int SIDE, bool ADAPTIVE>
 DEVICE void avg_forward(const T* x, T* y, I planes, const Windows& w, bool include_pad, Acc divisor) {
     I total = planes * volume(w.out);
-    for (I item = (I)(global_index() / LANES); item < total; item += (I)(global_stride() / LANES)) {
-        Spot o = spot(item, w.out, w.by_out);
+    for (I base = first_item<LANES>(); base < total; base += (I)(global_stride() / LANES)) {
+        I item = base + (LANES == 1 ? 0 : (int)(threadIdx.x % 32 / LANES));
+        Spot o = spot(least(item, total - 1), w.out, w.by_out);  // a warp goes on as a whole
         Box b = box<ADAPTIVE>(o, w);
         const T* from = x + o.plane * volume(w.in);
         Acc sum = 0;
         walk<LANES, SIDE>(b, w, [&](int at, int) { sum += up(from[at]); });
         if (LANES > 1) {
-            sum = warp_sum(sum);
-            if (threadIdx.x % 32) continue;
+#pragma unroll
+            for (int apart = LANES / 2; apart; apart >>= 1)
+                sum += __shfl_xor_sync(0xffffffffu, sum, apart);
+            if (threadIdx.x % LANES || item >= total) continue;
         }
         y[item] = down<T>(sum / divisor_of<ADAPTIVE>(o.at, w, include_pad, divisor));
     }
@@ -230,6 +256,10 @@ extern "C" __global__ void avg_pool_forward_3x3(
     const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
     avg_forward<1, 3, false>(x, y, planes, w, include_pad, divisor);
 }
+extern "C" __global__ void avg_pool_forward_8(
+    const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
+    avg_forward<8, 0, false>(x, y, planes, w, include_pad, divisor);
+}
 extern "C" __global__ void avg_pool_forward_warp(
     const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
     avg_forward<32, 0, false>(x, y, planes, w, include_pad, divisor);
@@ -237,6 +267,10 @@ extern "C" __global__ void avg_pool_forward_warp(
 extern "C" __global__ void adaptive_avg_forward(
     const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
     avg_forward<1, 0, true>(x, y, planes, w, include_pad, divisor);
+}
+extern "C" __global__ void adaptive_avg_forward_8(
+    const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
+    avg_forward<8, 0, true>(x, y, planes, w, include_pad, divisor);
 }
 extern "C" __global__ void adaptive_avg_forward_warp(
     const T* x, T* y, I planes, Windows w, bool include_pad, Acc divisor) {
@@ -247,9 +281,9 @@ extern "C" __global__ void adaptive_avg_forward_warp(
 
 // Calls f(window, tap of the entry in it) for the windows that hold entry i, in order.
 template <bool ADAPTIVE, class F> DEVICE void windows_of(const Spot& i, const Windows& w, const F& f) {
-    int from[3], to[3];
+    int from[3] = {0, 0, 0}, to[3] = {1, 1, 1};
 #pragma unroll
-    for (int a = 0; a < 3; a++) {
+    for (int a = FIRST; a < 3; a++) {
         if (ADAPTIVE) {  // the formula of adaptive_box with in and out exchanged
             from[a] = divide(i.at[a] * w.out[a], w.by_in[a]);
             to[a] = divide((i.at[a] + 1) * w.out[a] + w.in[a] - 1, w.by_in[a]);
@@ -266,7 +300,7 @@ template <bool ADAPTIVE, class F> DEVICE void windows_of(const Spot& i, const Wi
                 int tap = 0;
                 bool holds = true;
 #pragma unroll
-                for (int a = 0; !ADAPTIVE && a < 3; a++) {
+                for (int a = FIRST; !ADAPTIVE && a < 3; a++) {
                     int t = i.at[a] + w.padding[a] - o[a] * w.stride[a];
                     if (w.dilation[a] > 1) {
                         holds = holds && t % w.dilation[a] == 0;
@@ -325,6 +359,13 @@ extern "C" __global__ void avg_pool_backward(
 extern "C" __global__ void adaptive_avg_backward(
     const T* dy, T* dx, I planes, Windows w, bool include_pad, Acc divisor) {
     avg_backward<true>(dy, dx, planes, w, include_pad, divisor);
+}
+
+// Of windows that are whole planes: every entry of dx gets the plane's one dy / divisor.
+extern "C" __global__ void avg_plane_backward(
+    const T* dy, T* dx, I total, Divider size, Acc divisor) {
+    for (I item = (I)global_index(); item < total; item += (I)global_stride())
+        dx[item] = down<T>(up(dy[divide(item, size)]) / divisor);
 }
 
 // --- unpooling ------------------------------------------------------------------------------------

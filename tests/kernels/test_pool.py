@@ -21,7 +21,7 @@ ADAPTIVE_AVG = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_poo
 
 # dimensions, input, kernel, stride, padding, dilation, ceil_mode
 CASES = [
-    (1, (1, 1, 1), 1, 1, 0, 1, False),
+    (1, (1, 1, 2), 1, 1, 0, 1, False),
     (1, (3, 2, 31), 3, 2, 1, 1, False),
     (1, (2, 33), 2, 5, 0, 1, True),
     (2, (2, 3, 9, 11), 2, 2, 0, 1, False),  # 2 x 2: the code for a known side
@@ -76,8 +76,10 @@ def test_average(emulated, case):
     assert set(Function.launches) == names("avg", case)
 
 
-def test_large_windows_are_for_a_warp(emulated):
-    for shape, kernel in (((2, 3, 9, 8), 7), ((1, 2, 61), 50), ((2, 5, 6, 7), (4, 5, 6))):
+def test_large_windows_are_for_several_threads(emulated):
+    """Windows of 49, 50, 120, 300; of several rows and of one."""
+    for shape, kernel in (((2, 3, 9, 8), 7), ((1, 2, 61), 50), ((2, 5, 6, 7), (4, 5, 6)),
+                          ((1, 16, 31), (12, 25))):  # fmt: skip
         dims = len(kernel) if isinstance(kernel, tuple) else len(shape) - 2
         on_both(lambda x: MAX[dims - 1](x, kernel, 1, 1, 1, False, True), [untied(shape)],
                 dtypes=F32)  # fmt: skip
@@ -86,12 +88,29 @@ def test_large_windows_are_for_a_warp(emulated):
     on_both(lambda x: F.max_pool1d(x, 300, 100), [x], dtypes=("float64",))
     on_both(lambda x: F.max_pool2d(x, 7), [untied((3, 7, 15))], dtypes=("bfloat16",))
     assert set(Function.launches) == {
-        "max_pool_forward_warp", "max_pool_backward", "avg_pool_forward_warp", "avg_pool_backward"
+        f"{kind}_pool_{way}" for kind in ("max", "avg")
+        for way in ("forward_8", "forward_warp", "backward")
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 7, 7), (2, 33, 3, 5), (1, 2, 40, 10)])
+def test_whole_planes_are_rows(emulated, shape):
+    """And their averages' gradients need no windows."""
+    on_both(lambda x: F.avg_pool2d(x, shape[2:]), [rng.normal(size=shape)])
+    on_both(lambda x: F.avg_pool2d(x, shape[2:], divisor_override=3), [rng.normal(size=shape)],
+            dtypes=F32)  # fmt: skip
+    on_both(lambda x: F.adaptive_avg_pool2d(x, 1), [rng.normal(size=shape)], dtypes=F32)
+    on_both(lambda x: F.max_pool2d(x, shape[2:], return_indices=True), [untied(shape)])
+    on_both(lambda x: F.max_pool2d(x, shape[2:]), [untied(shape)], dtypes=F32)
+    on_both(lambda x: F.adaptive_max_pool2d(x, 1, True), [untied(shape)], dtypes=F32)
+    x = rng.normal(size=(2, *shape))
+    on_both(lambda x: F.avg_pool3d(x, shape[1:]), [x], dtypes=F32)
+    assert "avg_plane_backward" in Function.launches
+    assert not {"avg_pool_backward", "adaptive_avg_backward"} & set(Function.launches)
+
+
 ADAPTIVE_CASES = [
-    (1, (2, 3, 33), 8), (1, (1, 1, 1), 1), (1, (2, 5), 13), (2, (2, 3, 9, 11), (4, 3)),
+    (1, (2, 3, 33), 8), (1, (1, 1, 2), 1), (1, (2, 5), 13), (2, (2, 3, 9, 11), (4, 3)),
     (2, (3, 7, 7), (1, 7)), (2, (2, 2, 6, 8), (3, 2)), (3, (1, 2, 4, 5, 6), (2, 7, 3)),
 ]  # fmt: skip
 
@@ -101,22 +120,25 @@ def test_adaptive(emulated, case):
     dims, shape, out = case
     on_both(lambda x: ADAPTIVE_AVG[dims - 1](x, out), [rng.normal(size=shape)])
     on_both(lambda x: ADAPTIVE_MAX[dims - 1](x, out, True), [untied(shape)])
+    back = "avg_plane_backward" if out == 1 else "adaptive_avg_backward"
     assert set(Function.launches) == {
-        "adaptive_avg_forward", "adaptive_avg_backward", "adaptive_max_forward",
-        "adaptive_max_backward",
-    }  # fmt: skip
+        "adaptive_avg_forward", back, "adaptive_max_forward", "adaptive_max_backward"
+    }
 
 
-def test_large_adaptive_windows_are_for_a_warp(emulated):
-    for shape, out in (((2, 3, 9, 9), 1), ((1, 2, 15, 31), (2, 4))):
+def test_large_adaptive_windows_are_for_several_threads(emulated):
+    for shape, out in (((2, 3, 13, 11), 2), ((1, 2, 37, 41), (2, 3))):
         on_both(lambda x: F.adaptive_avg_pool2d(x, out), [rng.normal(size=shape)])
         on_both(lambda x: F.adaptive_max_pool2d(x, out, True), [untied(shape)], dtypes=F32)
-    assert {"adaptive_avg_forward_warp", "adaptive_max_forward_warp"} <= set(Function.launches)
+    assert {f"adaptive_{kind}_forward_{many}" for kind in ("avg", "max")
+            for many in ("8", "warp")} <= set(Function.launches)  # fmt: skip
 
 
 @pytest.mark.parametrize("f", [
     lambda x: F.max_pool1d(x, 3, 2, 1, 1, False, True),
     lambda x: F.max_pool1d(x, 49, 1, 0, 1, False, True),
+    lambda x: F.max_pool2d(x.reshape(1, 5, 10), (5, 6), 1, 0, 1, False, True),
+    lambda x: F.max_pool1d(x.tile(9), 399, 49, 0, 1, False, True),
     lambda x: F.adaptive_max_pool1d(x, 5, True),
     lambda x: F.adaptive_max_pool1d(x, 1, True),
 ])  # fmt: skip
@@ -222,6 +244,8 @@ def test_no_races_and_no_bad_accesses(emulated):
         on_both(lambda x: F.max_pool2d(x, 3, 2, 1), [x], **options)
         on_both(lambda x: F.max_pool2d(x, (3, 2), 1, 1), [x], **options)
         on_both(lambda x: F.max_pool2d(x, 7, 1, 2, 1, False, True), [x], **options)
+        on_both(lambda x: F.avg_pool1d(x, 250, 100), [rng.normal(size=(3, 777))], **options)
+        on_both(lambda x: F.max_pool3d(x, 2), [untied((2, 4, 4, 5))], **options)
         on_both(lambda x: F.avg_pool2d(x, (1, 4), 2, (0, 2)), [y], **options)
         on_both(lambda x: F.avg_pool2d(x, 7), [y], **options)
         on_both(lambda x: F.adaptive_avg_pool2d(x, (3, 10)), [y], **options)

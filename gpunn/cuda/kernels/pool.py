@@ -16,11 +16,15 @@ from gpunn.cuda.kernels.loader import FLOATS, INDICES, Source
 
 Ints = tuple[int, ...]
 BLOCK = 256
-WARP_FROM = 48  # entries of a window from which on a warp takes it rather than a thread
+SEVERAL = ((192, "_warp"), (24, "_8"))  # entries of a window from which on 32 or 8 threads take it
+LANES = {"_warp": 32, "_8": 8}
 SHORT = 1 << 30  # entries of an array up to which indices of 32 bits do
 TAPS = 256  # the largest window whose taps are numbered in a byte
 
-_source = Source("pool", T=FLOATS, I=INDICES)
+_source = Source(
+    "pool", T=FLOATS, I=INDICES, FIRST=(0, 1),
+    only=lambda choice: choice["FIRST"] == 0 or choice["I"] == np.int32,
+)  # fmt: skip
 _DIVIDER = np.dtype([("by", "u4"), ("multiplier", "u4"), ("shift", "u4")])
 _FILL = {"in": 1, "out": 1, "kernel": 1, "stride": 1, "padding": 0, "dilation": 1}
 _WINDOWS = np.dtype(
@@ -51,12 +55,25 @@ def _windows(*rows: Ints) -> tuple[Any, int, str]:
     return made, max(math.prod(rows[0]), math.prod(rows[1])), ending
 
 
-def _kernel(name: str, dtype: Any, planes: int, largest: int) -> Any:
+def _pooling(
+    size: Ints, out: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints = ()
+) -> Any:
+    """`_windows` of one size; one that is a whole plane is a row of it."""
+    if kernel == size and max(out) == 1 and not any(padding) and set(dilation) <= {1}:
+        whole = (math.prod(size),)
+        return _windows(whole, (1,), whole, (1,))
+    return _windows(size, out, kernel, stride, padding, dilation)
+
+
+def _kernel(name: str, dtype: Any, planes: int, windows: Any) -> Any:
     """The variant for these sizes, or None."""
+    w, largest, _ = windows
     if largest >= 1 << 31 or not _source.serves(T=dtype):
         return None
-    index = np.int64 if planes * largest >= SHORT else np.int32
-    return _source.get(name, T=dtype, I=np.dtype(index))
+    if planes * largest >= SHORT:
+        return _source.get(name, T=dtype, I=np.dtype(np.int64), FIRST=0)
+    first = int(w["in"][0] == w["out"][0] == w["kernel"][0] == 1)
+    return _source.get(name, T=dtype, I=np.dtype(np.int32), FIRST=first)
 
 
 def _forward(
@@ -64,18 +81,18 @@ def _forward(
 ) -> Any:
     """[y, and what won: an array of each dtype in `won`, None for None]."""
     lead = x.shape[: x.ndim - len(out)]
-    planes, warp = math.prod(lead), entries >= WARP_FROM
-    w, largest, ending = windows
-    ending = "_warp" if warp else "" if name.startswith("adaptive") else ending
-    kernel = _kernel(name + ending, x.dtype, planes, largest)
+    planes = math.prod(lead)
+    own = "" if name.startswith("adaptive") else windows[2]
+    ending = next((ending for least, ending in SEVERAL if entries >= least), own)
+    kernel = _kernel(name + ending, x.dtype, planes, windows)
     if kernel is None:
         return None
     x = launch.contiguous(x)
     shape = (*lead, *out)
     made: list[Any] = [None if d is None else launch.empty(shape, d) for d in (x.dtype, *won)]
     if made[0].size:
-        grid = launch.blocks(made[0].size * (32 if warp else 1), BLOCK)
-        kernel(grid, BLOCK, (x, *made, planes, w, *after))
+        grid = launch.blocks(made[0].size * LANES.get(ending, 1), BLOCK)
+        kernel(grid, BLOCK, (x, *made, planes, windows[0], *after))
     return made
 
 
@@ -84,12 +101,26 @@ def _backward(
 ) -> Any:
     lead = dy.shape[: dy.ndim - len(size)]
     planes = math.prod(lead)
-    kernel = _kernel(name, dy.dtype, planes, windows[1])
+    kernel = _kernel(name, dy.dtype, planes, windows)
     if kernel is None:
         return None
     dx = launch.empty((*lead, *size), dy.dtype)
     if dx.size:
         args = (launch.contiguous(dy), *won, dx, planes, windows[0], *after)
+        kernel(launch.blocks(dx.size, BLOCK), BLOCK, args)
+    return dx
+
+
+def _plane_backward(dy: Any, size: Ints, divisor: int) -> Any:
+    """The gradient of averages over whole planes."""
+    lead, entries = dy.shape[: dy.ndim - len(size)], math.prod(size)
+    kernel = _kernel("avg_plane_backward", dy.dtype, math.prod(lead), _windows(size, (1,)))
+    if kernel is None:
+        return None
+    dx = launch.empty((*lead, *size), dy.dtype)
+    if dx.size:
+        by = np.array(_divider(entries), _DIVIDER)
+        args = (launch.contiguous(dy), dx, dx.size, by, divisor)
         kernel(launch.blocks(dx.size, BLOCK), BLOCK, args)
     return dx
 
@@ -104,7 +135,7 @@ def max_pool_forward(
     """
     entries = math.prod(kernel)
     taps = not places and entries <= TAPS
-    w = _windows(x.shape[x.ndim - len(out) :], out, kernel, stride, padding, dilation)
+    w = _pooling(x.shape[x.ndim - len(out) :], out, kernel, stride, padding, dilation)
     won = (np.uint8, None) if taps else (None, np.int64)
     made = _forward("max_pool_forward", x, out, entries, w, won)
     return None if made is None else (made[0], made[1] if taps else made[2])
@@ -115,7 +146,7 @@ def max_pool_backward(
 ) -> Any:
     """The gradient of max_pool_forward's x, of spatial size `size`; `winners` is its second
     result."""
-    w = _windows(size, dy.shape[dy.ndim - len(size) :], kernel, stride, padding, dilation)
+    w = _pooling(size, dy.shape[dy.ndim - len(size) :], kernel, stride, padding, dilation)
     won = (winners, None) if winners.dtype == np.uint8 else (None, winners)
     return _backward("max_pool_backward", dy, size, w, won)
 
@@ -125,7 +156,7 @@ def avg_pool_forward(
     divisor: int | None = None,
 ) -> Any:  # fmt: skip
     """The mean (or sum / divisor) of each window."""
-    w = _windows(x.shape[x.ndim - len(out) :], out, kernel, stride, padding)
+    w = _pooling(x.shape[x.ndim - len(out) :], out, kernel, stride, padding)
     after = (count_include_pad, divisor or 0)
     made = _forward("avg_pool_forward", x, out, math.prod(kernel), w, (), after)
     return None if made is None else made[0]
@@ -136,16 +167,21 @@ def avg_pool_backward(
     count_include_pad: bool = True, divisor: int | None = None,
 ) -> Any:  # fmt: skip
     """The gradient of avg_pool_forward's x, of spatial size `size`."""
-    w = _windows(size, dy.shape[dy.ndim - len(size) :], kernel, stride, padding)
+    out = dy.shape[dy.ndim - len(size) :]
+    if kernel == size and max(out) == 1 and not any(padding):
+        return _plane_backward(dy, size, divisor or math.prod(size))
+    w = _pooling(size, out, kernel, stride, padding)
     return _backward("avg_pool_backward", dy, size, w, (), (count_include_pad, divisor or 0))
 
 
 def _adaptive(size: Ints, out: Ints) -> Any:
     """The `Windows` of adaptive pooling, and the entries of its largest window; None where the
     products of sizes are too large for 32 bits."""
+    entries = math.prod(-(-n // max(m, 1)) for n, m in zip(size, out, strict=True))
+    if set(out) == {1}:  # whole planes: rows
+        size, out = (math.prod(size),), (1,)
     if any((n + 1) * (m + 1) >= 1 << 31 for n, m in zip(size, out, strict=True)):
         return None
-    entries = math.prod(-(-n // max(m, 1)) for n, m in zip(size, out, strict=True))
     return _windows(size, out), entries
 
 
@@ -178,6 +214,8 @@ def adaptive_avg_forward(x: Any, out: Ints) -> Any:
 
 def adaptive_avg_backward(dy: Any, size: Ints) -> Any:
     """The gradient of adaptive_avg_forward's x, of spatial size `size`."""
+    if set(dy.shape[dy.ndim - len(size) :]) == {1}:
+        return _plane_backward(dy, size, math.prod(size))
     found = _adaptive(size, dy.shape[dy.ndim - len(size) :])
     return None if found is None else _backward(
         "adaptive_avg_backward", dy, size, found[0], (), (True, 0)
@@ -192,7 +230,7 @@ def unpool_forward(x: Any, places: Any, out: Ints, name: str) -> Any:
     lead, size = x.shape[: x.ndim - len(out)], x.shape[x.ndim - len(out) :]
     y = launch.zeros((*lead, *out), x.dtype)
     if x.size:
-        kernel = _source.get("unpool_forward", T=x.dtype, I=np.dtype(np.int32))
+        kernel = _source.get("unpool_forward", T=x.dtype, I=np.dtype(np.int32), FIRST=0)
         args = (launch.contiguous(x), launch.contiguous(places), y, x.size, math.prod(size),
                 math.prod(out), launch.fault(name))  # fmt: skip
         kernel(launch.blocks(x.size, BLOCK), BLOCK, args)
@@ -205,7 +243,7 @@ def pick_places(x: Any, places: Any, dims: int) -> Any:
         return None
     y = launch.empty(places.shape, x.dtype)
     if y.size:
-        kernel = _source.get("pick_places", T=x.dtype, I=np.dtype(np.int32))
+        kernel = _source.get("pick_places", T=x.dtype, I=np.dtype(np.int32), FIRST=0)
         args = (launch.contiguous(x), launch.contiguous(places), y, y.size,
                 math.prod(x.shape[x.ndim - dims :]), math.prod(y.shape[y.ndim - dims :]))
         kernel(launch.blocks(y.size, BLOCK), BLOCK, args)  # fmt: skip
