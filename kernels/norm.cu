@@ -105,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(KEEP == 1 ? 256 : 1024, KEEP == 1 ?
 #pragma unroll
         for (int c = 0; c < KEEP; c++)
             if (row.reaches(c)) {
-    #pragma unroll
+#pragma unroll
                 for (int k = 0; k < V; k++) {
                     Acc apart = kept[c][k] - m;
                     square += row.column(c, k) < n ? apart * apart : Acc(0);

@@ -210,6 +210,8 @@ def module():
     cupy = fake_cupy.make(capacity=1 << 40)
 
     def from_numpy(name):
+        if name.startswith("__"):  # of the module itself: its file is not NumPy's
+            raise AttributeError(name)
         found = getattr(np, name)
         if isinstance(found, (np.ufunc, type)) or not callable(found):
             return found
@@ -250,8 +252,16 @@ def extras():
     """The stand-in `cupyx` and what of it is used: SciPy's functions on NumPy arrays."""
     scipy = types.ModuleType("cupyx.scipy")
     special = types.ModuleType("cupyx.scipy.special")
-    special.__getattr__ = lambda name: _function(getattr(pytest.importorskip(
-        "scipy.special", reason="CuPy's special functions are emulated by SciPy's"), name))
+
+    def from_scipy(name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        scipys = pytest.importorskip(
+            "scipy.special", reason="CuPy's special functions are emulated by SciPy's"
+        )
+        return _function(getattr(scipys, name))
+
+    special.__getattr__ = from_scipy
     cupyx = types.ModuleType("cupyx")
     cupyx.errstate = lambda **options: contextlib.nullcontext()
     cupyx.scipy, scipy.special = scipy, special

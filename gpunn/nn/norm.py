@@ -149,18 +149,9 @@ def batch_norm(
     x = input.array
     if x.size == 0:
         return _empty_batch(input, weight, bias)
-    _check_batch_norm(input, training, eps)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight,
              "bias": bias}  # fmt: skip
-    check_channels(
-        "batch_norm", x.shape[1], given,
-        lambda key, t: f"{key} should contain {x.shape[1]} elements not {t.array.size}",
-    )  # fmt: skip
-    check_types("batch_norm", input, given)
-    for name in () if training else ("running_mean", "running_var"):
-        if given[name] is None:
-            raise RuntimeError(f"{name} must be defined in evaluation mode: batch_norm needs both "
-                               "running statistics, or training=True")  # fmt: skip
+    _check_batch_norm(input, given, training, eps)
     old_mean, old_var, w, b = (None if t is None else t.array for t in given.values())
     y, mean, rstd = _forward(x, w, b, old_mean, old_var, training, momentum, eps)
     if training:
@@ -173,7 +164,9 @@ def batch_norm(
     return result(y, input, _batch_norm_vjp, (input, weight, bias), saved)
 
 
-def _check_batch_norm(input: Tensor, training: bool, eps: float) -> None:
+def _check_batch_norm(
+    input: Tensor, given: dict[str, Tensor | None], training: bool, eps: float
+) -> None:
     x = input.array
     if x.ndim < 2:
         raise IndexError(
@@ -187,6 +180,20 @@ def _check_batch_norm(input: Tensor, training: bool, eps: float) -> None:
     if eps < 0 or (training and eps == 0):
         kind = "positive during training" if training else "non-negative"
         raise ValueError(f"batch_norm eps must be {kind}, but got {eps}")
+    check_channels(
+        "batch_norm", x.shape[1], given,
+        lambda key, t: f"{key} should contain {x.shape[1]} elements not {t.array.size}",
+    )  # fmt: skip
+    check_types("batch_norm", input, given)
+    for name in ("running_mean", "running_var"):
+        if given[name] is None and not training:
+            raise RuntimeError(f"{name} must be defined in evaluation mode: batch_norm needs both "
+                               "running statistics, or training=True")  # fmt: skip
+        if recorded(given[name]):
+            raise RuntimeError(
+                "The function 'native_batch_norm' is not differentiable with respect to argument "
+                f"'{name}'. This input cannot have requires_grad True. Pass {name}.detach()"
+            )
 
 
 def _empty_batch(input: Tensor, weight: Any, bias: Any) -> Tensor:

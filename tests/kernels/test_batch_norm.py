@@ -1,5 +1,7 @@
 """kernels/batch_norm.cu: statistics of channels, of columns, and of rows beyond the registers."""
 
+import copy
+
 import numpy as np
 import pytest
 from emulated import Function, check_build, host, on_both, order, same_bits
@@ -169,6 +171,41 @@ def test_what_kernels_do_not_serve(emulated):
     wide = x[0].astype(np.float64)
     assert kernels.batch_norm_forward(x, wide, None, None, None, True, 0.1, 1e-5) is None
     assert kernels.batch_norm_apply(x, wide, x[0]) is None
+
+
+@pytest.mark.parametrize("make", [
+    lambda: nn.InstanceNorm1d(4, track_running_stats=True, affine=True),
+    lambda: nn.SwitchableNorm1d(4), lambda: nn.SyncBatchNorm(4), lambda: nn.LazyBatchNorm1d(),
+    lambda: nn.SwitchableNorm1d(4, using_moving_average=False), lambda: nn.LocalResponseNorm(3),
+])  # fmt: skip
+def test_modules_keep_their_statistics_on_the_device(emulated, make):
+    x = gpunn.from_numpy(rng.normal(size=(3, 4, 5))).float()
+    here = make()
+    there = copy.deepcopy(here).cuda()
+    for way in (True, False):
+        here.train(way), there.train(way)
+        close(there(x.cuda()), here(x))
+    for a, b in zip(here.state_dict().values(), there.state_dict().values(), strict=True):
+        assert str(b.device) == "cuda:0"
+        close(b, a)
+
+
+@pytest.mark.parametrize("f", [
+    training, lambda x, w, b: F.group_norm(x, 2, w, b),
+    lambda x, w, b: F.batch_norm(x, x.new_zeros(4), x.new_ones(4), w, b),
+])  # fmt: skip
+def test_second_order(emulated, f):
+    arrays, found = drawn(3, 4, 5), []
+    for device in ("cpu", "cuda"):
+        leaves = [gpunn.from_numpy(a).to(device).requires_grad_() for a in arrays]
+        gs = gpunn.autograd.grad((f(*leaves) ** 3).sum(), leaves, create_graph=True)
+        found.append(gpunn.autograd.grad(sum((g**2).sum() for g in gs), leaves))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(host(b), host(a), rtol=1e-8)
+
+
+def close(a, b):
+    np.testing.assert_allclose(host(a), host(b), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.gpu

@@ -161,3 +161,5 @@ def test_errors_are_pytorchs():
     refused(f(), "running_mean must be defined in evaluation mode")
     refused(lambda T: T.nn.functional.batch_norm(T.ones(2, 3).long(), None, None, training=True),
             "not implemented for 'Long'")  # fmt: skip
+    tracked = lambda T: (T.ones(3, requires_grad=True), T.ones(3))  # noqa: E731
+    refused(lambda T: T.nn.functional.batch_norm(T.ones(2, 3), *tracked(T)), "not differentiable w")
