@@ -9,6 +9,7 @@ from gpunn.backends import switches
 from gpunn.cuda.kernels import conv as kernels
 from gpunn.cuda.kernels import conv_tuning as tuning
 from gpunn.cuda.kernels.conv_geometry import forward
+from gpunn.native import build
 
 ONE = ((1, 1), (0, 0), (1, 1), 1)
 
@@ -45,7 +46,7 @@ def forget(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("GPUNN_CACHE", str(tmp_path / "new"))
+    monkeypatch.setattr(build, "cache_dir", lambda: tmp_path / "new")
     monkeypatch.setattr(switches, "benchmark", True)
     forget(monkeypatch)
     yield tmp_path / "new"

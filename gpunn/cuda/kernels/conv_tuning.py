@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache, partial
@@ -163,22 +162,15 @@ def milliseconds(run: Callable[[], None], rounds: int = 5) -> float:
     return min(times)
 
 
-def cache_folder() -> Path:
-    """Where gpunn keeps what it measured: $GPUNN_CACHE, or the user's cache folder."""
-    if "GPUNN_CACHE" in os.environ:
-        return Path(os.environ["GPUNN_CACHE"])
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "gpunn"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gpunn"
-
-
 def cache_file() -> Path:
-    """The file of the current device and of these kernels' text."""
+    """The file, in the user's cache folder, of the current device and of these kernels' text."""
+    from gpunn.native.build import cache_dir
+
     runtime = detect.load().cuda.runtime
     name = runtime.getDeviceProperties(runtime.getDevice())["name"]
     name = name.decode() if isinstance(name, bytes) else str(name)
     words = "".join(c if c.isalnum() else "-" for c in name)
-    return cache_folder() / f"conv-{words}-{_text_hash()}.json"
+    return cache_dir() / f"conv-{words}-{_text_hash()}.json"
 
 
 @cache
