@@ -59,6 +59,7 @@ from gpunn.layout import *  # noqa: E402, F403
 from gpunn.nn.activation import relu, relu_  # noqa: E402
 from gpunn.nn.adaptive_pool import adaptive_avg_pool1d  # noqa: E402
 from gpunn.nn.adaptive_pool import adaptive_max_pool1d_both as adaptive_max_pool1d  # noqa: E402
+from gpunn.nn.aten_dropout import *  # noqa: E402, F403
 from gpunn.nn.aten_norm import (  # noqa: E402
     batch_norm,
     group_norm,
@@ -68,13 +69,21 @@ from gpunn.nn.aten_norm import (  # noqa: E402
 )
 from gpunn.nn.conv import conv1d, conv2d, conv3d  # noqa: E402
 from gpunn.nn.distance import cdist  # noqa: E402
-from gpunn.nn.dropout import dropout  # noqa: E402
 from gpunn.nn.embedding import embedding  # noqa: E402
 from gpunn.nn.embedding_bag import embedding_bag  # noqa: E402
 from gpunn.nn.linear import bilinear  # noqa: E402
 from gpunn.nn.pad import constant_pad_nd  # noqa: E402
 from gpunn.nn.pool import avg_pool1d, max_pool1d, max_pool2d, max_pool3d  # noqa: E402
+from gpunn.nn.rectifier import (  # noqa: E402
+    hardshrink,
+    prelu,
+    rrelu,
+    rrelu_,
+    threshold,
+    threshold_,
+)
 from gpunn.nn.rnn_cell import gru_cell, lstm_cell, rnn_relu_cell, rnn_tanh_cell  # noqa: E402
+from gpunn.nn.smooth import celu, celu_, selu, selu_  # noqa: E402
 from gpunn.nn.softmax import log_softmax, softmax  # noqa: E402
 from gpunn.ops import index as _index  # noqa: E402
 from gpunn.ops import operators as _operators  # noqa: E402

@@ -75,6 +75,14 @@ OPERATIONS = {
         nn.functional.normalize nn.functional.one_hot nn.functional.pad nn.functional.relu
         nn.functional.scaled_dot_product_attention
         nn.functional.silu
+        nn.functional.alpha_dropout nn.functional.celu nn.functional.dropout2d
+        nn.functional.dropout3d nn.functional.elu nn.functional.feature_alpha_dropout
+        nn.functional.glu nn.functional.hardshrink nn.functional.hardsigmoid
+        nn.functional.hardswish nn.functional.hardtanh nn.functional.leaky_relu
+        nn.functional.logsigmoid nn.functional.mish nn.functional.prelu
+        nn.functional.relu6 nn.functional.rrelu nn.functional.selu nn.functional.softmin
+        nn.functional.softplus nn.functional.softshrink nn.functional.softsign
+        nn.functional.tanhshrink nn.functional.threshold
         """,
 }
 
@@ -84,6 +92,9 @@ MODULES = """
     AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d LPPool1d LPPool2d LPPool3d
     FractionalMaxPool2d FractionalMaxPool3d
     RNNCell LSTMCell GRUCell
+    AdaptiveLogSoftmaxWithLoss AlphaDropout CELU Dropout1d Dropout2d Dropout3d ELU
+    FeatureAlphaDropout GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish
+    PReLU RReLU ReLU6 SELU Softmax2d Softmin Softplus Softshrink Softsign Tanhshrink Threshold
     ReLU GELU SiLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
     BCEWithLogitsLoss Identity Flatten Unflatten BatchNorm1d BatchNorm2d BatchNorm3d GroupNorm
     InstanceNorm1d InstanceNorm2d InstanceNorm3d LayerNorm LocalResponseNorm RMSNorm

@@ -11,14 +11,14 @@ from typing import Any
 from gpunn import nn
 
 _HOMES = {
-    "activation": ["activation", "softmax", "attention"],
+    "activation": ["activation", "rectifier", "smooth", "gate", "softmax", "softmin", "attention"],
     "adaptive": ["adaptive"],
     "batchnorm": ["norm", "sync_norm", "switchable_norm"],
     "channelshuffle": ["shape"],
     "container": ["container"],
     "conv": ["conv"],
     "distance": ["distance"],
-    "dropout": ["dropout"],
+    "dropout": ["dropout", "feature_dropout"],
     "flatten": ["shape"],
     "fold": ["fold"],
     "instancenorm": ["instance_norm"],

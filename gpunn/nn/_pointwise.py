@@ -1,0 +1,184 @@
+"""Activations as rows: a forward and a VJP make the function, its in-place form and its module.
+
+A row's `forward(x, xp, ...)` names its parameters and their defaults; `rule(g, x, xp, ...)` is
+its VJP. Both are written for raw arrays with xp = numpy or cupy; the VJP is also called with
+Tensors and xp = gpunn, for the gradient of the gradient. 16-bit floats are computed in float32.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from gpunn.autograd.graph import namespace as ns
+from gpunn.autograd.graph import result, vjp
+from gpunn.draw import need
+from gpunn.dtypes import F32
+from gpunn.nn.module import Module
+from gpunn.ops._rows import _camel, half, inplace, not_a_tensor, write_out
+from gpunn.tensor import Tensor
+
+_Parameter = inspect.Parameter
+_INPUT = _Parameter("input", _Parameter.POSITIONAL_OR_KEYWORD, annotation=Tensor)
+_IN_PLACE = _Parameter("inplace", _Parameter.POSITIONAL_OR_KEYWORD, default=False, annotation=bool)
+_OUT = _Parameter("out", _Parameter.KEYWORD_ONLY, default=None, annotation=Tensor | None)
+
+_PAGE = "https://docs.pytorch.org/docs/stable/generated/torch.nn"
+
+_DOC = """{summary}
+
+    Shapes: any; the result has the same. dtypes: {types}, NotImplementedError for others.
+    {source}: {page}.functional.{name}.html{paper}
+
+    >>> F.{name}(gpunn.tensor([-1., 2.]){args})
+    {shows}
+    """
+
+_CLASS_DOC = """{summary}
+
+    It calls `nn.functional.{name}`.
+    Source: {page}.{class_name}.html
+
+    >>> nn.{class_name}({given})(gpunn.tensor([-1., 2.]))
+    {shows}
+    """
+
+
+class Activation(Module):
+    """A module that calls one function with its attributes: `class X(Activation, function=x)`.
+
+    The constructor's parameters are the function's own, without the input. `words` is the format
+    of what stands in the module's repr; without it all parameters stand there, `inplace` if True.
+    """
+
+    __constants__: list[str] = []
+    _function: Callable[..., Any]
+    _names: tuple[str, ...] = ()
+    _words: str | None = None
+
+    def __init_subclass__(
+        cls, function: Any = None, words: str | None = None, **options: Any
+    ) -> None:
+        super().__init_subclass__(**options)
+        if function is None:
+            return
+        parameters = [
+            p for p in list(inspect.signature(function).parameters.values())[1:]
+            if p.kind is _Parameter.POSITIONAL_OR_KEYWORD and p.name[0] != "_"
+        ]  # fmt: skip
+        cls._function = staticmethod(function)
+        cls._names = tuple(p.name for p in parameters)
+        cls._words = words
+        given = [p for p in parameters if p.name != "training"]
+        cls.__constants__ = [p.name for p in given]
+        if cls.__init__ is Module.__init__:
+            cls.__init__ = _constructor(inspect.Signature(given))  # type: ignore[assignment]
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._function(input, *[getattr(self, name) for name in self._names])
+
+    def extra_repr(self) -> str:
+        if self._words is not None:
+            return self._words.format(**vars(self))
+        shown = [f"{n}={getattr(self, n)}" for n in self._names if n not in ("inplace", "training")]
+        return ", ".join([*shown, *["inplace=True"] * getattr(self, "inplace", False)])
+
+
+def _constructor(signature: inspect.Signature) -> Callable[..., None]:
+    """An `__init__` that sets an attribute for each parameter."""
+
+    def __init__(self: Any, *args: Any, **named: Any) -> None:  # noqa: N807
+        Module.__init__(self)
+        bound = signature.bind(*args, **named)
+        bound.apply_defaults()
+        for name, value in bound.arguments.items():
+            setattr(self, name, value)
+
+    me = _Parameter("self", _Parameter.POSITIONAL_OR_KEYWORD)
+    __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [me, *signature.parameters.values()]
+    )
+    return __init__
+
+
+def pointwise(
+    name: str,
+    class_name: str,
+    forward: Callable[..., Any],
+    rule: Callable[..., Any],
+    *,
+    home: str,
+    summary: str,
+    shows: str,
+    args: str = "",
+    paper: str = "",
+    refusal: str = "",
+    integers: bool = False,
+    in_place: bool = True,
+    out: bool = False,
+    words: str | None = None,
+    check: Callable[..., None] | None = None,
+    node_name: str | None = None,
+) -> tuple[Any, Any, Any]:
+    """The function, its in-place form, and the module class (None without a `class_name`).
+
+    `home` is the module of the row (its `__name__`). `refusal` is the kernel that PyTorch names
+    when it refuses a dtype. `integers`: they are taken, too. `in_place`: the function has
+    PyTorch's parameter `inplace`; `out`: it has `out`. `check(x, ...)` may refuse raw array and
+    parameters. `words`: see `Activation`. `args` are parameters of the examples, and `shows`
+    what comes of -1 and 2.
+    """
+    kinds = "fViu" if integers else "fV"
+
+    def core(input: Tensor, *values: Any) -> Tensor:
+        if not isinstance(input, Tensor):
+            raise not_a_tensor(name, input)
+        x = input.array
+        if check is not None:
+            check(x, *values)
+        need(x.dtype.kind in kinds, refusal or f"{name}_cpu", x.dtype)
+        if half(x.dtype):
+            y = forward(x.astype(F32), input.device.xp, *values).astype(x.dtype)
+        else:
+            y = forward(x, input.device.xp, *values)
+        return result(y, input, backward, (input,), (x, values))
+
+    @vjp((0, None), name=node_name or _camel(name) + "Backward0")
+    def backward(g: Any, x: Any, values: tuple[Any, ...]) -> Any:
+        if not isinstance(g, Tensor) and half(g.dtype):
+            return rule(g.astype(F32), x.astype(F32), ns(x), *values).astype(g.dtype)
+        return rule(g, x, ns(x), *values)
+
+    own = list(inspect.signature(forward).parameters.values())[2:]
+    more = [_IN_PLACE] * in_place + [_OUT] * out
+    signature = inspect.Signature([_INPUT, *own, *more], return_annotation=Tensor)
+    core_ = inplace(core, name)
+    last = 1 + len(own)
+    full = tuple(p.default for p in [*own, *more])
+    required = 1 + sum(p.default is _Parameter.empty for p in own)
+
+    def op(*given: Any, **named: Any) -> Tensor:
+        if named or not required <= len(given) <= last + in_place:
+            bound = signature.bind(*given, **named)
+            bound.apply_defaults()
+            given = tuple(bound.arguments.values())
+        else:
+            given += full[len(given) - 1 :]
+        if in_place and given[last]:
+            return core_(*given[:last])
+        made = core(*given[:last])
+        return made if not out or given[-1] is None else write_out(given[-1], made, name)
+
+    doc = {"summary": summary, "name": name, "class_name": class_name, "args": args and f", {args}",
+           "given": args, "shows": shows, "page": _PAGE, "paper": paper and f";\n    {paper}",
+           "source": "Sources" if paper else "Source",
+           "types": "floating and integers" if integers else "floating"}  # fmt: skip
+    op.__name__ = op.__qualname__ = name
+    op.__module__, op.__doc__ = home, _DOC.format(**doc)
+    op.__signature__ = signature  # type: ignore[attr-defined]
+    made = None
+    if class_name:
+        space = {"__doc__": _CLASS_DOC.format(**doc), "__module__": home}
+        made = type(class_name, (Activation,), space, function=op, words=words)  # type: ignore[call-overload]
+    return op, core_, made
