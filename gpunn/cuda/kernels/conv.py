@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.backends import switches
+from gpunn.cuda import detect
 from gpunn.cuda.kernels import conv_tuning as tuning
 from gpunn.cuda.kernels import launch
 from gpunn.cuda.kernels.conv_geometry import Ints, Sizes, forward, input_grad
@@ -65,7 +66,8 @@ def conv_forward(
     if not sizes.fits:
         return None
     if tile is None and _is_product(x.dtype, sizes):
-        return _matrix_product(w.reshape(w.shape[:2]), x, b, activation, y)
+        _matrix_product(w.reshape(w.shape[:2]), x, b, activation, y)
+        return y
     each = w.shape[1] * sizes.taps
     _gather(sizes, (sizes.rows * each, each, sizes.taps), x, w, b, y, activation, tile)
     return y
@@ -88,7 +90,8 @@ def conv_input_grad(
     if not sizes.fits:
         return None
     if tile is None and _is_product(dy.dtype, sizes):
-        return _matrix_product(w.reshape(w.shape[:2]).T, dy, b, activation, dx)
+        _matrix_product(w.reshape(w.shape[:2]).T, dy, b, activation, dx)
+        return dx
     each = w.shape[1] * sizes.taps
     _gather(sizes, (sizes.depth * each, sizes.taps, each), dy, w, b, dx, activation, tile)
     return dx
@@ -147,12 +150,14 @@ def _family(dtype: Any, sizes: Sizes, tile: Tile | None) -> str:
     return "tensor" if dtype.itemsize == 2 or (dtype == F32 and _tf32()) else "plain"
 
 
-def _matrix_product(w: Any, x: Any, b: Any, activation: str, y: Any) -> Any:
-    flat = x.reshape(x.shape[0], x.shape[1], -1)
-    product = (w @ flat).reshape(y.shape)
+def _matrix_product(w: Any, x: Any, b: Any, activation: str, y: Any) -> None:
+    """y = w times the channels of every place."""
+    xp = detect.load()
+    xp.matmul(w, x.reshape(*x.shape[:2], -1), out=y.reshape(*y.shape[:2], -1))
     if b is not None:
-        product += b.reshape((-1,) + (1,) * (y.ndim - 2))
-    return product.clip(0, None) if activation == "relu" else product
+        y += b.reshape((-1,) + (1,) * (y.ndim - 2))
+    if activation == "relu":
+        xp.maximum(y, 0, out=y)
 
 
 def _gather(
