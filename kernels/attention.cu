@@ -11,8 +11,8 @@
 //   Reference: gpunn/nn/attention.py:_composed. The scheme: Dao, "FlashAttention-2" (2023): keys
 //   pass by once, a row's sum and output are rescaled whenever its largest score grows, and no
 //   matrix of scores is stored.
-//   FLOPs: 2 rows columns (width + value_width) a head, half of it when causal. Bytes: query and out
-//   once, key and value once for every TILE rows (from the L2 cache, mostly).
+//   FLOPs: 2 rows columns (width + value_width) a head, half of it when causal. Bytes: query and
+//   out once, key and value once for every TILE rows (from the L2 cache, mostly).
 #include "attention_tile.cuh"
 
 extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_forward(
@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_forward(
     long long tiles = (p.rows + TILE - 1) / TILE;
     for (long long work = blockIdx.x; work < tiles * p.heads; work += gridDim.x) {
         long long head = work / tiles;
-        int row0 = int(tiles - 1 - work % tiles) * TILE;  // the last rows first: longest when causal
+        int row0 = int(tiles - 1 - work % tiles) * TILE;  // last rows first: longest when causal
         const T* q = query + (head * p.rows + row0) * p.width;
         const T* k = key + head / p.group * p.columns * p.width;
         const T* v = value + head / p.group * p.columns * p.value_width;
@@ -34,7 +34,8 @@ extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_forward(
         int end = p.causal ? least(p.columns, row0 + TILE) : p.columns;
         for (int k0 = 0; k0 < end; k0 += TILE) {
             Acc s[TM][TM] = {};
-            rows_by_rows(s, space, q, p.rows - row0, k + (long long)k0 * p.width, p.columns - k0, p.width);
+            rows_by_rows(s, space, q, p.rows - row0, k + (long long)k0 * p.width, p.columns - k0,
+                         p.width);
             to_scores(s, p, allow, bias, head, row0, k0);
             unsigned kept = kept_bits(p, head, row0, k0);
 #pragma unroll
@@ -68,6 +69,7 @@ extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_forward(
             if (x == 0 && row < p.rows)
                 sums[head * p.rows + row] = total == Acc(0) ? Acc(INF) : top[i] + log2_of(total);
         }
-        write_rows(out + (head * p.rows + row0) * p.value_width, p.rows - row0, p.value_width, o, factor);
+        write_rows(out + (head * p.rows + row0) * p.value_width, p.rows - row0, p.value_width, o,
+                   factor);
     }
 }

@@ -1,8 +1,9 @@
 // What the attention kernels share: the problem, its mask, its dropout, and tiles of products.
 //
-// Scores are kept in base 2: score = (query . key) scale log2(e) + mask log2(e), so that the weights
-// are exp2(score - top). The log-sum-exp that the forward pass leaves for the backward pass is in
-// base 2 too, and INF for a row that may attend to nothing: its weights come out as zeros.
+// Scores are kept in base 2: score = (query . key) scale log2(e) + mask log2(e), so that the
+// weights are exp2(score - top). The log-sum-exp that the forward pass leaves for the backward
+// pass is in base 2 too, and INF for a row that may attend to nothing: its weights come out as
+// zeros.
 #pragma once
 #include "common.cuh"
 

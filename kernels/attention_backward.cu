@@ -1,13 +1,13 @@
 // Attention, backward, on the ordinary cores: see attention.cu. The weights are computed again from
 // the scores and the forward pass's sums, a tile at a time:
-//   weight = exp2(score - sums), dweight = dout . value (dropped and scaled as in the forward pass),
+//   weight = exp2(score - sums), dweight = dout . value (dropped and scaled as forward),
 //   dscore = weight (dweight - delta), delta = sum of dout out over a row,
 //   dquery = scale dscore key, dkey = scale dscoreᵀ query, dvalue = weightᵀ dout.
 //
 //   attention_delta: delta (rows) from out and dout (rows, width). One warp for each row, any grid.
 //   attention_query_grad: dquery, a block for each tile of rows; walks over the keys.
-//   attention_key_value_grad: dkey and dvalue, a block for each tile of keys; walks over the rows of
-//     all heads of the query that share the keys. dkey or dvalue may be null.
+//   attention_key_value_grad: dkey and dvalue, a block for each tile of keys; walks over the rows
+//     of all heads of the query that share the keys. dkey or dvalue may be null.
 //   Launch: 256 threads, any grid. Deterministic: every sum has one owner and a fixed order.
 //   Reference: gpunn/nn/attention.py:_backward; the scheme: Dao, "FlashAttention-2" (2023).
 //   FLOPs: 2 rows columns (3 width + 2 value_width) a head for both, and the scores and dweights
@@ -20,7 +20,8 @@ extern "C" __global__ void __launch_bounds__(256) attention_delta(
     int lane = threadIdx.x & 31;
     for (long long row = global_index() / 32; row < rows; row += global_stride() / 32) {
         Acc sum = 0;
-        for (int c = lane; c < width; c += 32) sum += up(out[row * width + c]) * up(dout[row * width + c]);
+        for (int c = lane; c < width; c += 32)
+            sum += up(out[row * width + c]) * up(dout[row * width + c]);
         sum = warp_sum(sum);
         if (lane == 0) delta[row] = sum;
     }
@@ -29,7 +30,8 @@ extern "C" __global__ void __launch_bounds__(256) attention_delta(
 // The rows' numbers from the forward pass; for rows beyond the end such that weights are zero.
 struct Rows {
     Acc sums[TM], delta[TM];
-    DEVICE Rows(const Acc* all_sums, const Acc* all_delta, const Problem& p, long long head, int row0) {
+    DEVICE Rows(const Acc* all_sums, const Acc* all_delta, const Problem& p, long long head,
+                int row0) {
         int y = threadIdx.x / 16;
 #pragma unroll
         for (int i = 0; i < TM; i++) {
@@ -71,7 +73,8 @@ extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_query_grad(
         int end = p.causal ? least(p.columns, row0 + TILE) : p.columns;
         for (int k0 = 0; k0 < end; k0 += TILE) {
             Acc s[TM][TM] = {}, dweight[TM][TM] = {};
-            rows_by_rows(s, space, q, p.rows - row0, k + (long long)k0 * p.width, p.columns - k0, p.width);
+            rows_by_rows(s, space, q, p.rows - row0, k + (long long)k0 * p.width, p.columns - k0,
+                         p.width);
             to_weights(s, known, allow, bias, p, head, row0, k0);
             rows_by_rows(dweight, space, g, p.rows - row0, v + (long long)k0 * p.value_width,
                          p.columns - k0, p.value_width);
@@ -83,7 +86,8 @@ extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_query_grad(
                     Acc d = kept >> (i * TM + j) & 1 ? dweight[i][j] * Acc(p.upscale) : Acc(0);
                     weights[x * TM + j][y * TM + i] = s[i][j] * (d - known.delta[i]);
                 }
-            weights_by_rows(dq, weights, space, k + (long long)k0 * p.width, p.columns - k0, p.width);
+            weights_by_rows(dq, weights, space, k + (long long)k0 * p.width, p.columns - k0,
+                            p.width);
         }
         Acc factor[TM];
 #pragma unroll
@@ -136,6 +140,8 @@ extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_key_value_gr
 #pragma unroll
         for (int i = 0; i < TM; i++) one[i] = 1, factor[i] = Acc(p.scale);
         if (dkey) write_rows(dkey + (shared * p.columns + k0) * p.width, left, p.width, dk, factor);
-        if (dvalue) write_rows(dvalue + (shared * p.columns + k0) * p.value_width, left, p.value_width, dv, one);
+        if (dvalue)
+            write_rows(dvalue + (shared * p.columns + k0) * p.value_width, left, p.value_width, dv,
+                       one);
     }
 }

@@ -1,6 +1,7 @@
 // Attention, forward, on the tensor cores: float16 and bfloat16 with float32 sums. The arguments,
-// reference, FLOPs and bytes are those of attention_forward in attention.cu. HEAD: 64, 128 or 256, an
-// upper limit of width and value_width. OTHERS: keys in a tile. STRIPS: a block owns 64 STRIPS rows.
+// reference, FLOPs and bytes are those of attention_forward in attention.cu. HEAD: 64, 128 or 256,
+// an upper limit of width and value_width. OTHERS: keys in a tile. STRIPS: a block owns 64 STRIPS
+// rows.
 //
 //   attention_mma_forward. Launch: 128 threads, (64 STRIPS + 4 OTHERS) (HEAD + 8) values of dynamic
 //   shared memory; any grid, each block walks over tiles of its rows of a head. Deterministic.
@@ -57,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_forward(
     long long tiles = (p.rows + OWN - 1) / OWN;
     for (long long work = blockIdx.x; work < tiles * p.heads; work += gridDim.x) {
         long long head = work / tiles;
-        int row0 = int(tiles - 1 - work % tiles) * OWN;  // the last rows first: longest when causal
+        int row0 = int(tiles - 1 - work % tiles) * OWN;  // last rows first: longest when causal
         const T* k = key + head / p.group * p.columns * p.width;
         const T* v = value + head / p.group * p.columns * p.value_width;
         int end = p.causal ? least(p.columns, row0 + OWN) : p.columns;
@@ -76,8 +77,8 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_forward(
             if (next < end) {
                 fetch(k_tiles + (stage ^ 1) * OTHERS * PITCH, k + (long long)next * p.width, OTHERS,
                       p.columns - next, p.width, wide);
-                fetch(v_tiles + (stage ^ 1) * OTHERS * PITCH, v + (long long)next * p.value_width, OTHERS,
-                      p.columns - next, p.value_width, wide_value);
+                fetch(v_tiles + (stage ^ 1) * OTHERS * PITCH, v + (long long)next * p.value_width,
+                      OTHERS, p.columns - next, p.value_width, wide_value);
             }
             cp_async_commit();
             const T* k_tile = k_tiles + stage * OTHERS * PITCH;
@@ -114,8 +115,8 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_forward(
                 if (lane_of() % 4 == 0 && row < p.rows)
                     sums[head * p.rows + row] = total == 0 ? INF : softmax[m].top[r] + log2f(total);
             }
-            write_strip(out + (head * p.rows + row0) * p.value_width, p.rows - row0, p.value_width, o[m],
-                        m, factor[0], factor[1]);
+            write_strip(out + (head * p.rows + row0) * p.value_width, p.rows - row0, p.value_width,
+                        o[m], m, factor[0], factor[1]);
         }
     }
 }

@@ -1,8 +1,9 @@
-// Tiles of attention on the tensor cores: a block of four warps owns rows of one matrix, STRIPS times
-// 16 a warp, and walks over another matrix in tiles of OTHERS rows. Of a product each thread holds, in
-// the layout of mma.cuh, values[m][n][e] at row g + 8 (e / 2) of the warp's strip m and other row
-// 8 n + 2 t + e % 2, with g = lane / 4 and t = lane % 4. That is also the layout of the left operand
-// of the next product, so weights go from one product to the next without leaving the registers.
+// Tiles of attention on the tensor cores: a block of four warps owns rows of one matrix, STRIPS
+// times 16 a warp, and walks over another matrix in tiles of OTHERS rows. Of a product each thread
+// holds, in the layout of mma.cuh, values[m][n][e] at row g + 8 (e / 2) of the warp's strip m and
+// other row 8 n + 2 t + e % 2, with g = lane / 4 and t = lane % 4. That is also the layout of the
+// left operand of the next product, so weights go from one product to the next without leaving the
+// registers.
 //
 // Two strips a warp halve what is read from shared memory for a product, which limits its speed.
 #pragma once
@@ -39,8 +40,8 @@ template <> struct Pair<__nv_bfloat16> {
     }
 };
 
-// Starts to copy `count` rows of `width` values to shared memory: zeros beyond `left` rows, and up to
-// a multiple of 16 columns. `wide`: 16 bytes at a time.
+// Starts to copy `count` rows of `width` values to shared memory: zeros beyond `left` rows, and up
+// to a multiple of 16 columns. `wide`: 16 bytes at a time.
 DEVICE void fetch(T* to, const T* from, int count, int left, int width, bool wide) {
     for (int e = threadIdx.x; e < count * (HEAD / 8); e += THREADS) {
         int row = e / (HEAD / 8), column = e % (HEAD / 8) * 8;
@@ -66,7 +67,8 @@ DEVICE void left_operands(Left& a, const T* own, int d) {
 }
 
 // d0 and d1 += a (two right operands, of 8 columns each).
-DEVICE void two_products(float (&d0)[4], float (&d1)[4], const unsigned (&a)[4], const unsigned (&b)[4]) {
+DEVICE void two_products(float (&d0)[4], float (&d1)[4], const unsigned (&a)[4],
+                         const unsigned (&b)[4]) {
     unsigned first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
     mma_16816<T>(d0, a, first);
     mma_16816<T>(d1, a, second);
@@ -78,9 +80,11 @@ DEVICE void slice_product(Values (&values)[STRIPS], const Left& a, const T* othe
 #pragma unroll
     for (int n = 0; n < TILES / 2; n++) {
         unsigned b[4];
-        ldmatrix_x4(b, others + (n * 16 + lane / 16 * 8 + lane % 8) * PITCH + d * 16 + lane / 8 % 2 * 8);
+        int row = n * 16 + lane / 16 * 8 + lane % 8;
+        ldmatrix_x4(b, others + row * PITCH + d * 16 + lane / 8 % 2 * 8);
 #pragma unroll
-        for (int m = 0; m < STRIPS; m++) two_products(values[m][2 * n], values[m][2 * n + 1], a[m], b);
+        for (int m = 0; m < STRIPS; m++)
+            two_products(values[m][2 * n], values[m][2 * n + 1], a[m], b);
     }
 }
 
@@ -115,7 +119,8 @@ DEVICE void values_by_rows(Sums (&sums)[STRIPS], const Values (&values)[STRIPS],
             unsigned b[4];
             ldmatrix_x4_trans(b, others + (n * 8 + lane % 16) * PITCH + c * 16 + lane / 16 * 8);
 #pragma unroll
-            for (int m = 0; m < STRIPS; m++) two_products(sums[m][2 * c], sums[m][2 * c + 1], a[m], b);
+            for (int m = 0; m < STRIPS; m++)
+                two_products(sums[m][2 * c], sums[m][2 * c + 1], a[m], b);
         }
     }
 }
@@ -158,8 +163,8 @@ DEVICE void to_scores(Values& s, const Problem& p, const unsigned char* allow, c
         }
 }
 
-// One bit for each of a thread's values: which weights dropout keeps. One counter gives the words of
-// four of them, in either layout.
+// One bit for each of a thread's values: which weights dropout keeps. One counter gives the words
+// of four of them, in either layout.
 template <bool TURNED>
 DEVICE unsigned kept_bits(const Problem& p, long long head, int own0, int other0, int m) {
     if (!p.drops) return ~0u;
@@ -179,7 +184,8 @@ DEVICE unsigned kept_bits(const Problem& p, long long head, int own0, int other0
 }
 
 // Writes a strip of sums times a factor for its rows g and g + 8, to a matrix of `left` rows.
-DEVICE void write_strip(T* to, int left, int width, const Sums& sums, int m, float factor0, float factor1) {
+DEVICE void write_strip(T* to, int left, int width, const Sums& sums, int m, float factor0,
+                        float factor1) {
     int row0 = own_row(m), column0 = lane_of() % 4 * 2;
 #pragma unroll
     for (int c = 0; c < HEAD / 8; c++)

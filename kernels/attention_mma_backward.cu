@@ -1,12 +1,14 @@
 // Attention, backward, on the tensor cores: the formulas, arguments and reference are those of
 // attention_backward.cu, types and tiles those of attention_mma.cu.
 //
-//   attention_mma_query_grad: a block for 64 STRIPS rows of the query, walks over tiles of OTHERS keys.
-//   attention_mma_key_value_grad: a block for 64 STRIPS keys, walks over tiles of OTHERS rows of all
-//     heads of the query that share them. It works on the transposed scores, key . query: so the weights are
-//     left operands as they are. For HEAD 256 the sums of both gradients do not fit into the
-//     registers: attention_mma_key_grad and attention_mma_value_grad make one each.
-//   Launch: 128 threads, (128 STRIPS + 4 OTHERS) (HEAD + 8) values of dynamic shared memory, any grid.
+//   attention_mma_query_grad: a block for 64 STRIPS rows of the query, walks over tiles of OTHERS
+//   keys.
+//   attention_mma_key_value_grad: a block for 64 STRIPS keys, walks over tiles of OTHERS rows of
+//     all heads of the query that share them. It works on the transposed scores, key . query: so
+//     the weights are left operands as they are. For HEAD 256 the sums of both gradients do not
+//     fit into the registers: attention_mma_key_grad and attention_mma_value_grad make one each.
+//   Launch: 128 threads, (128 STRIPS + 4 OTHERS) (HEAD + 8) values of dynamic shared memory, any
+//   grid.
 //   Deterministic: every sum has one owner and a fixed order.
 #include "attention_mma.cuh"
 
@@ -40,7 +42,8 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_query_grad(
         int end = p.causal ? least(p.columns, row0 + OWN) : p.columns;
         __syncthreads();  // the tiles of the work before are no longer read
         fetch(tile.own1, query + (head * p.rows + row0) * p.width, OWN, left, p.width, wide);
-        fetch(tile.own2, dout + (head * p.rows + row0) * p.value_width, OWN, left, p.value_width, wide_value);
+        fetch(tile.own2, dout + (head * p.rows + row0) * p.value_width, OWN, left, p.value_width,
+              wide_value);
         fetch(tile.first(0), k, OTHERS, p.columns, p.width, wide);
         fetch(tile.second(0), v, OTHERS, p.columns, p.value_width, wide_value);
         cp_async_commit();
@@ -57,8 +60,8 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_query_grad(
             __syncthreads();
             int next = k0 + OTHERS;
             if (next < end) {
-                fetch(tile.first(stage ^ 1), k + (long long)next * p.width, OTHERS, p.columns - next,
-                      p.width, wide);
+                fetch(tile.first(stage ^ 1), k + (long long)next * p.width, OTHERS,
+                      p.columns - next, p.width, wide);
                 fetch(tile.second(stage ^ 1), v + (long long)next * p.value_width, OTHERS,
                       p.columns - next, p.value_width, wide_value);
             }
@@ -115,13 +118,15 @@ DEVICE void key_value_grad(const T* query, const T* key, const T* value, const u
         auto fetch_rows = [&](int i, int stage) {
             long long head = walk.head(i);
             int row = walk.row(i), rows_left = p.rows - row;
-            fetch(tile.first(stage), query + (head * p.rows + row) * p.width, OTHERS, rows_left, p.width, wide);
-            fetch(tile.second(stage), dout + (head * p.rows + row) * p.value_width, OTHERS, rows_left,
-                  p.value_width, wide_value);
+            fetch(tile.first(stage), query + (head * p.rows + row) * p.width, OTHERS, rows_left,
+                  p.width, wide);
+            fetch(tile.second(stage), dout + (head * p.rows + row) * p.value_width, OTHERS,
+                  rows_left, p.value_width, wide_value);
         };
         __syncthreads();  // the tiles of the work before are no longer read
         fetch(tile.own1, key + (shared * p.columns + k0) * p.width, OWN, left, p.width, wide);
-        fetch(tile.own2, value + (shared * p.columns + k0) * p.value_width, OWN, left, p.value_width, wide_value);
+        fetch(tile.own2, value + (shared * p.columns + k0) * p.value_width, OWN, left,
+              p.value_width, wide_value);
         if (walk.count) fetch_rows(0, 0);
         cp_async_commit();
         Sums dk[STRIPS] = {}, dv[STRIPS] = {};
@@ -171,7 +176,8 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_key_value_gra
     const T* __restrict__ dout, const float* __restrict__ sums, const float* __restrict__ delta,
     T* __restrict__ dkey, T* __restrict__ dvalue, const Problem p) {
     if constexpr (HEAD < 256)
-        key_value_grad<true, true>(query, key, value, allow, bias, dout, sums, delta, dkey, dvalue, p);
+        key_value_grad<true, true>(query, key, value, allow, bias, dout, sums, delta, dkey, dvalue,
+                                   p);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_key_grad(
@@ -180,7 +186,8 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_key_grad(
     const T* __restrict__ dout, const float* __restrict__ sums, const float* __restrict__ delta,
     T* __restrict__ dkey, const Problem p) {
     if constexpr (HEAD == 256)
-        key_value_grad<true, false>(query, key, value, allow, bias, dout, sums, delta, dkey, nullptr, p);
+        key_value_grad<true, false>(query, key, value, allow, bias, dout, sums, delta, dkey,
+                                    nullptr, p);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_value_grad(
@@ -189,5 +196,6 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_value_grad(
     const T* __restrict__ dout, const float* __restrict__ sums, const float* __restrict__ delta,
     T* __restrict__ dvalue, const Problem p) {
     if constexpr (HEAD == 256)
-        key_value_grad<false, true>(query, key, value, allow, bias, dout, sums, delta, nullptr, dvalue, p);
+        key_value_grad<false, true>(query, key, value, allow, bias, dout, sums, delta, nullptr,
+                                    dvalue, p);
 }

@@ -1,5 +1,5 @@
-// Tiles of attention on the ordinary cores: a block of 16 x 16 threads, thread (y, x) of which holds
-// TM x TM values of a TILE x TILE matrix, rows y TM.. and columns x TM...
+// Tiles of attention on the ordinary cores: a block of 16 x 16 threads, thread (y, x) of which
+// holds TM x TM values of a TILE x TILE matrix, rows y TM.. and columns x TM...
 #pragma once
 #include "attention.cuh"
 
@@ -21,8 +21,8 @@ template <class F> DEVICE Acc row_reduce(Acc v) {
     return v;
 }
 
-// sums[i][j] += a[row i] . b[row j], rows of `width` values, of which a has `a_rows`, b has `b_rows`;
-// what is beyond counts as zero. `space` is free after the next barrier.
+// sums[i][j] += a[row i] . b[row j], rows of `width` values, of which a has `a_rows`, b has
+// `b_rows`; what is beyond counts as zero. `space` is free after the next barrier.
 DEVICE void rows_by_rows(Acc (&sums)[TM][TM], Matrix& space, const T* a, int a_rows, const T* b,
                          int b_rows, int width) {
     int x = threadIdx.x % 16, y = threadIdx.x / 16;
@@ -49,8 +49,9 @@ DEVICE void rows_by_rows(Acc (&sums)[TM][TM], Matrix& space, const T* a, int a_r
     }
 }
 
-// sums[i][c] += sum over k of weights[k][row i] from[k][column c], for `rows` k's of `width` values.
-// The columns of a thread are x TM + j of each TILE. Starts with a barrier, which `weights` need.
+// sums[i][c] += sum over k of weights[k][row i] from[k][column c], for `rows` k's of `width`
+// values. The columns of a thread are x TM + j of each TILE. Starts with a barrier, which
+// `weights` need.
 DEVICE void weights_by_rows(Acc (&sums)[TM][HEAD / 16], const Matrix& weights, Matrix& space,
                             const T* from, int rows, int width) {
     int x = threadIdx.x % 16, y = threadIdx.x / 16;
@@ -110,8 +111,10 @@ DEVICE void to_scores(Acc (&s)[TM][TM], const Problem& p, const unsigned char* a
         for (int j = 0; j < TM; j++) {
             Acc score = s[i][j] * Acc(p.scale * LOG2E);
             bool is = seen >> (i * TM + j) & 1;
-            if (bias && is)
-                score += bias[start + (row + i) * p.mask_row + (column + j) * p.mask_column] * Acc(LOG2E);
+            if (bias && is) {
+                long long at = start + (row + i) * p.mask_row + (column + j) * p.mask_column;
+                score += bias[at] * Acc(LOG2E);
+            }
             s[i][j] = is ? score : Acc(-INF);
         }
 }
