@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from gpunn import autograd
+from gpunn.autograd.graph import namespace as ns
+from gpunn.autograd.graph import results, vjp
 from gpunn.dtypes import F32
 from gpunn.nn.module import Module
+from gpunn.nn.norm import statistics
 from gpunn.nn.parameter import Parameter
 from gpunn.nn.row_norm import check_types
 from gpunn.nn.softmax import softmax
@@ -19,6 +22,27 @@ from gpunn.ops.create import ones, tensor, zeros
 from gpunn.tensor import Tensor
 
 Moments = tuple[Any, Any]
+
+
+@vjp((0, -1), name="MomentsBackward")
+def _moments_vjp(gs: Any, x: Any, mean: Any) -> Any:
+    """mean: 1 / n for each value; variance: 2 (x - mean) / n."""
+    g_mean, g_variance = gs
+    gx: Any = 0
+    if g_variance is not None:
+        gx = (x - mean) * (g_variance * (2 / x.shape[2]))
+    if g_mean is not None:
+        gx = gx + ns(x).broadcast_to(g_mean * (1 / x.shape[2]), x.shape)
+    return gx
+
+
+def _moments(x: Tensor) -> Moments:
+    """Mean and variance over the last dimension of (N, C, places), kept with length 1."""
+    array = x.array
+    shape = (*array.shape[:2], 1)
+    arrays = [a.reshape(shape) for a in statistics(array.reshape(1, -1, array.shape[2]))]
+    mean, variance = results(arrays, x, _moments_vjp, (x,), (array, arrays[0]))
+    return mean, variance
 
 
 def _pooled(mean: Any, variance: Any, dim: int) -> Moments:
@@ -72,6 +96,8 @@ class _SwitchableNorm(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check(input)
+        if input.array.size == 0:
+            return input.clone()  # type: ignore[attr-defined]
         x = self._wide(input)
         kinds = self._kinds(x)
         mean_weight, var_weight = (
@@ -111,9 +137,7 @@ class _SwitchableNorm(Module):
 
         One value has no statistics of its own: an (N, C) input mixes the last two alone.
         """
-        mean = x.mean(2, keepdim=True)
-        apart = x - mean
-        variance = (apart * apart).mean(2, keepdim=True)
+        mean, variance = _moments(x)
         kinds = [(mean, variance)] if x.shape[2] > 1 else []
         kinds.append(_pooled(mean, variance, 1))
         if self.using_bn:

@@ -115,6 +115,23 @@ def test_instance_norm(emulated, shape):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+def test_float32_parameters_of_half_images(emulated, dtype):
+    x = gpunn.from_numpy(rng.normal(size=(2, 4, 3, 8))).to(getattr(gpunn, dtype))
+    w, b = gpunn.randn(4), gpunn.randn(4)
+    for f in (lambda *a: F.group_norm(a[0], 2, *a[1:]), lambda *a: F.instance_norm(a[0], None, None,
+              *a[1:]), lambda *a: F.batch_norm(a[0], None, None, *a[1:], True)):  # fmt: skip
+        found = []
+        for device in ("cpu", "cuda"):
+            leaves = [t.detach().to(device).requires_grad_() for t in (x, w, b)]
+            y = f(*leaves)
+            (y.float() ** 2).sum().backward()
+            found.append([y, *(t.grad for t in leaves)])
+        for here, there in zip(*found, strict=True):
+            assert here.dtype == there.dtype
+            np.testing.assert_allclose(host(there), host(here), rtol=3e-2, atol=3e-2)
+
+
 def test_no_digits_are_lost_far_from_zero(emulated):
     x = (rng.normal(size=(4, 96)) + 1e4).astype(np.float32)
     y = F.layer_norm(gpunn.from_numpy(x).cuda(), (96,)).cpu().numpy()

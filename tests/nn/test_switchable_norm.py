@@ -133,3 +133,8 @@ def test_float32_parameters_of_half_inputs():
     assert y.dtype == gpunn.bfloat16
     wanted = normal(x.numpy(), np.ones(3), np.zeros(3), np.ones(3), np.ones(3))
     np.testing.assert_allclose(y.detach().float().numpy(), wanted, rtol=5e-2, atol=5e-2)
+
+
+def test_empty():
+    module = nn.SwitchableNorm1d(3)
+    assert module(gpunn.ones(0, 3, 4)).shape == (0, 3, 4) and module.running_var.tolist() == [1] * 3

@@ -79,8 +79,10 @@ def row_norm_backward(
     dx = launch.empty_like(x) if needs[0] else None
     threads, keep = team
     block = max(threads, 256)
-    # Each block leaves its part of the sums over the rows, so: as many as fill the device, no more.
-    parts = min(launch.blocks(rows, block // threads), 2 * launch.multiprocessors())
+    # Each block leaves its part of the sums over the rows, so: as many as fill the device (its
+    # registers allow that many blocks at once), no more.
+    resident = 3 if keep == 1 else 512 // block
+    parts = min(launch.blocks(rows, block // threads), resident * launch.multiprocessors())
     sums = launch.empty((parts, 2, n), rstd.dtype) if needs[1] or needs[2] else None
     _source.get("row_norm_backward", T=x.dtype, W=kind, KEEP=keep)(
         parts, block, (x, dy, weight, mean, rstd, dx, sums, rows, n, rms, threads)
