@@ -9,7 +9,7 @@
 //     fit into the registers: attention_mma_key_grad and attention_mma_value_grad make one each.
 //   Launch: 128 threads, (128 STRIPS + 4 OTHERS) (HEAD + 8) values of dynamic shared memory, any
 //   grid.
-//   Deterministic: every sum has one owner and a fixed order.
+//   dkey or dvalue may be null. Deterministic: every sum has one owner and a fixed order.
 #include "attention_mma.cuh"
 
 // The block's own rows of two matrices, and two stages of OTHERS rows of two others.
@@ -160,10 +160,10 @@ DEVICE void key_value_grad(const T* query, const T* key, const T* value, const u
         }
 #pragma unroll
         for (int m = 0; m < STRIPS; m++) {
-            if (KEY)
+            if (KEY && dkey)
                 write_strip(dkey + (shared * p.columns + k0) * p.width, left, p.width, dk[m], m,
                             float(p.scale), float(p.scale));
-            if (VALUE)
+            if (VALUE && dvalue)
                 write_strip(dvalue + (shared * p.columns + k0) * p.value_width, left, p.value_width,
                             dv[m], m, 1.f, 1.f);
         }

@@ -119,6 +119,20 @@ def test_sizes_of_zero_and_heads_too_large(emulated):
     assert not [name for name in Function.launches if "attention" in name]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_only_the_gradients_that_are_needed(emulated, dtype):
+    arrays = qkv(20, 33, 8)
+    q, k, v = (gpunn.from_numpy(a).cuda().to(getattr(gpunn, dtype)) for a in arrays)
+    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    y = attend(*leaves)
+    whole = gpunn.autograd.grad(y, leaves, gpunn.ones_like(y))
+    for i, want in enumerate(whole):
+        inputs = [leaf if i == j else leaf.detach() for j, leaf in enumerate(leaves)]
+        y = attend(*inputs)
+        got = gpunn.autograd.grad(y, inputs[i], gpunn.ones_like(y))[0]
+        assert (got == want).all().item()
+
+
 # --- masks --------------------------------------------------------------------------------
 
 MASKS = [(65, 33), (1, 33), (65, 1), (33,), (2, 1, 1, 33), (3, 1, 33), (1, 3, 65, 33),

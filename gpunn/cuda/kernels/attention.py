@@ -75,8 +75,9 @@ def attention_backward(
     setup = _Setup(q, k, v, mask, drop, call)
     dout, rows = launch.contiguous(dout), math.prod(out.shape[:-1])
     delta = launch.empty(sums.shape, sums.dtype)
+    make = launch.empty if dout.size else launch.zeros
     dq, dk, dv = (
-        launch.empty(x.shape, x.dtype) if needed and dout.size else launch.zeros(x.shape, x.dtype)
+        make(x.shape, x.dtype) if needed else None
         for x, needed in zip(setup.qkv, needs, strict=True)
     )
     if dout.size:
@@ -87,12 +88,11 @@ def attention_backward(
         if needs[0]:
             setup.launch(True, "attention_query_grad", 1, q.shape[-2], (*known, dq))
         if needs[1] or needs[2]:
-            grads = (dk if needs[1] else None, dv if needs[2] else None)
             name, columns = "attention_key_value_grad", k.shape[-2]
-            setup.launch(True, name, call.group, columns, (*known, *grads))
+            setup.launch(True, name, call.group, columns, (*known, dk, dv))
     return tuple(  # type: ignore[return-value]
-        unbroadcast(g, x.shape) if needed else None
-        for g, x, needed in zip((dq, dk, dv), (q, k, v), needs, strict=True)
+        None if g is None else unbroadcast(g, x.shape)
+        for g, x in zip((dq, dk, dv), (q, k, v), strict=True)
     )
 
 
@@ -124,6 +124,7 @@ class _Setup:
         mask = self._mask(mask, problem, (*call.batch, q.shape[-2], k.shape[-2]))
         self.inputs = (*self.qkv, *mask)
         self.problem = problem
+
     def _mask(self, mask: Any, problem: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
         """(allow, bias), of which one or none is an array; its strides go into the problem."""
         if mask is None:
