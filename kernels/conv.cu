@@ -2,8 +2,8 @@
 //
 // conv_forward: y (samples, groups * rows, *result) = the convolution of x (samples, groups * depth,
 //   *source) with w, plus bias (groups * rows) or none, through an activation (0: none, 1: ReLU); or,
-//   as `c` says, the input gradient of one (the transposed convolution). w (groups, taps * depth,
-//   pitch) is packed by conv_pack: a row for each (tap, channel), `pitch` a multiple of BM, zeros
+//   as `c` says, the input gradient of one (the transposed convolution). w (groups, depth, taps,
+//   pitch) comes from conv_layout.cu: a row for each channel and tap, `pitch` a multiple of BM, zeros
 //   beyond `rows`. Reference: columns.py, conv_columns and input_grad_columns.
 //   2 * samples * places * groups * rows * taps * depth FLOPs; x, w and y move once at best.
 // conv_weight_grad: part (splits, groups, rows, taps * depth) of Acc: the products over a share of
@@ -69,6 +69,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward(
     __shared__ Phase f;
     const int tid = threadIdx.x, ty = tid / COLUMNS, tx = tid % COLUMNS;
     const int plane = volume(c.result), from = volume(c.source), places = c.samples * volume(c.places);
+    const int taps = volume(c.kernel);
     const int across = pitch / BM, along = (places + BN - 1) / BN, phases = phases_of(c);
     const long long tiles = (long long)c.groups * phases * along * across;
     const bool wide = phases == 1 && plane % V == 0 && aligned(y, 16);
@@ -82,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward(
         const Layout source = {(long long)c.groups * c.depth * from, 1};
         const Layout result = {(long long)c.groups * c.rows * plane, 1};
         const T* xg = x + (long long)g * c.depth * from;
-        const T* wg = w + (long long)g * volume(c.kernel) * c.depth * pitch + m0;
+        const T* wg = w + (long long)g * taps * c.depth * pitch + m0;
         // Every value of the right tile that this thread brings is of one place.
         const Spot place = place_of(c, f, n0 + tid % BN, places, source, result);
 
@@ -96,7 +97,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward(
         auto bring = [&](int step) {
             int k0 = step * BK;
             if (k0 % 32 == 0 && tid < 32)
-                ring[(k0 + 32 + tid) % RING] = tap_of(c, f, k0 + 32 + tid, count, 1, from);
+                ring[(k0 + 32 + tid) % RING] = tap_of(c, f, k0 + 32 + tid, count, 1, from, 1, taps);
 #pragma unroll
             for (int i = 0; i < LEFT; i++) {
                 int e = tid + i * THREADS, k = e / (BM / V), m = e % (BM / V) * V;
@@ -126,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward(
                 right[stage][tid / BN + i * (THREADS / BN)][tid % BN] = b[i];
         };
 
-        if (tid < 32) ring[tid] = tap_of(c, f, tid, count, 1, from);
+        if (tid < 32) ring[tid] = tap_of(c, f, tid, count, 1, from, 1, taps);
         if (tid < BN) target[tid] = place.other;
         __syncthreads();
         if (steps) {

@@ -105,8 +105,9 @@ DEVICE Spot place_of(const Conv& c, const Phase& f, int p, int places, Layout so
 }
 
 // Number k of the (tap, channel) axis, the channel running fastest; c.per_tap.by of them a tap, each
-// `channel` elements after the one before.
-DEVICE Spot tap_of(const Conv& c, const Phase& f, int k, int count, long long place, long long channel) {
+// `channel` elements after the one before. In the weights they lie `tap_row` and `channel_row` apart.
+DEVICE Spot tap_of(const Conv& c, const Phase& f, int k, int count, long long place, long long channel,
+                   long long tap_row = 0, long long channel_row = 0) {
     if (k >= count) return nowhere();
     int tap = over(k, c.per_tap), d = k - tap * c.per_tap.by;
     int jz = int((tap + 0.5f) * f.of_plane);  // exact: there are fewer than 2^20 taps
@@ -119,7 +120,7 @@ DEVICE Spot tap_of(const Conv& c, const Phase& f, int k, int count, long long pl
     s.y = f.shift[1] + jy * c.stretch[1];
     s.x = f.shift[2] + jx * c.stretch[2];
     s.at = (((long long)s.z * c.source[1] + s.y) * c.source[2] + s.x) * place + d * channel;
-    s.other = (long long)number * c.per_tap.by + d;
+    s.other = number * tap_row + d * channel_row;
     s.unused = 0;
     return s;
 }

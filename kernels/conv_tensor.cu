@@ -1,8 +1,8 @@
 // Convolution on tensor cores: float16 and bfloat16, and float32 in TF32 where that is allowed.
 //
 // conv_forward_mma: y (samples, groups * rows, *result) = the product of conv_forward (see conv.cu) of
-//   x (samples, *source, groups, padded), channels last, with w (groups, height, taps, padded), both of
-//   conv_layout.cu: channels padded with zeros to 16 bytes, rows to a multiple of BM.
+//   x (samples, *source, groups, padded), channels last, with w (groups, rows, taps, padded), both of
+//   conv_layout.cu: channels padded with zeros to 16 bytes.
 // conv_pointwise_mma: the same for 1 x 1, stride 1, one group, a plane that is a multiple of 16 bytes:
 //   x (samples, depth, plane) as it is, since 16 bytes of one channel are places side by side.
 // conv_pointwise_weight_grad_mma: part (splits, rows, depth) for the same case, from x and
@@ -220,7 +220,7 @@ DEVICE void share(const Sums& sum, float* part, int m0, int n0, int rows, int wi
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward_mma(
     const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ bias, T* __restrict__ y,
-    const Conv c, int height, int padded, int activation) {
+    const Conv c, int padded, int activation) {
     if (!SERVED) return;
     extern __shared__ __align__(16) unsigned char memory[];
     T* left = reinterpret_cast<T*>(memory);
@@ -230,7 +230,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward_mma
     __shared__ Phase f;
     const int tid = threadIdx.x, plane = volume(c.result), from = volume(c.source);
     const int places = c.samples * volume(c.places), pitch = c.groups * padded;
-    const int across = height / BM, along_ = (places + BN - 1) / BN, phases = phases_of(c);
+    const int across = (c.rows + BM - 1) / BM, along_ = (places + BN - 1) / BN, phases = phases_of(c);
     const long long tiles = (long long)c.groups * phases * along_ * across;
     const long long line = (long long)volume(c.kernel) * padded;  // a row of weights
     const int chunk = tid % CHUNKS;
@@ -245,7 +245,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward_mma
         const Layout source = {(long long)from * pitch, pitch};
         const Layout result = {(long long)c.groups * c.rows * plane, 1};
         const T* xg = x + g * padded;
-        const T* wg = w + ((long long)g * height + m0) * line;
+        const T* wg = w + ((long long)g * c.rows + m0) * line;
 
         Spot place[RIGHTS];
 #pragma unroll
@@ -254,7 +254,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward_mma
             place[i] = place_of(c, f, n0 + column, places, source, result);
             if (chunk == 0) target[column] = place[i].other;
         }
-        if (tid < 32) ring[tid] = tap_of(c, f, tid, count, pitch, VEC);
+        if (tid < 32) ring[tid] = tap_of(c, f, tid, count, pitch, VEC, c.per_tap.by, 1);
         __syncthreads();
 
         Sums sum;
@@ -262,13 +262,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward_mma
         pipeline<false, false, false, false>(sum, left, right, 0, steps, [&](int step, int stage) {
             int k0 = step * CHUNKS;
             if (k0 % 32 == 0 && tid < 32)
-                ring[(k0 + 32 + tid) % RING] = tap_of(c, f, k0 + 32 + tid, count, pitch, VEC);
+                ring[(k0 + 32 + tid) % RING] =
+                    tap_of(c, f, k0 + 32 + tid, count, pitch, VEC, c.per_tap.by, 1);
             const Spot tap = ring[(k0 + chunk) % RING];
 #pragma unroll
             for (int i = 0; i < LEFTS; i++) {
                 int row = tid / CHUNKS + i * (THREADS / CHUNKS);
                 bring(left + stage * LEFT + along(row, chunk), wg, row * line + tap.other * VEC,
-                      tap.other >= 0);
+                      tap.other >= 0 && m0 + row < c.rows);
             }
 #pragma unroll
             for (int i = 0; i < RIGHTS; i++) {
@@ -285,14 +286,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward_mma
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_pointwise_mma(
     const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ bias, T* __restrict__ y,
-    int samples, int rows, int depth, int plane, int height, int padded, int activation) {
+    int samples, int rows, int depth, int plane, int padded, int activation) {
     if (!SERVED) return;
     extern __shared__ __align__(16) unsigned char memory[];
     T* left = reinterpret_cast<T*>(memory);
     T* right = left + STAGES * LEFT;
     long long* target = reinterpret_cast<long long*>(right + STAGES * RIGHT);
     const int tid = threadIdx.x, places = samples * plane;
-    const int across_ = height / BM, along_ = (places + BN - 1) / BN;
+    const int across_ = (rows + BM - 1) / BM, along_ = (places + BN - 1) / BN;
     const long long tiles = (long long)along_ * across_;
     constexpr int WIDE = BN / VEC;  // chunks of a row of places
     const int chunk = tid % CHUNKS, column = tid % WIDE;
@@ -313,7 +314,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_pointwise_m
 #pragma unroll
             for (int i = 0; i < LEFTS; i++) {
                 int row = tid / CHUNKS + i * (THREADS / CHUNKS), d = step * DEEP + chunk * VEC;
-                bring(left + stage * LEFT + along(row, chunk), wg, (long long)row * padded + d, d < padded);
+                bring(left + stage * LEFT + along(row, chunk), wg, (long long)row * padded + d,
+                      d < padded && m0 + row < rows);
             }
 #pragma unroll
             for (int i = 0; i < RIGHTS; i++) {

@@ -68,8 +68,7 @@ def conv_forward(
     if tile is None and _is_product(x.dtype, sizes):
         _matrix_product(w.reshape(w.shape[:2]), x, b, activation, y)
         return y
-    each = w.shape[1] * sizes.taps
-    _gather(sizes, (sizes.rows * each, each, sizes.taps), x, w, b, y, activation, tile)
+    _gather(sizes, False, x, w, b, y, activation, tile)
     return y
 
 
@@ -92,8 +91,7 @@ def conv_input_grad(
     if tile is None and _is_product(dy.dtype, sizes):
         _matrix_product(w.reshape(w.shape[:2]).T, dy, b, activation, dx)
         return dx
-    each = w.shape[1] * sizes.taps
-    _gather(sizes, (sizes.depth * each, sizes.taps, each), dy, w, b, dx, activation, tile)
+    _gather(sizes, True, dy, w, b, dx, activation, tile)
     return dx
 
 
@@ -161,40 +159,40 @@ def _matrix_product(w: Any, x: Any, b: Any, activation: str, y: Any) -> None:
 
 
 def _gather(
-    sizes: Sizes, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: str,
+    sizes: Sizes, swapped: bool, x: Any, w: Any, b: Any, y: Any, activation: str,
     tile: Tile | None,
 ) -> None:  # fmt: skip
-    """y = the product that `sizes` describes; `strides` of w: of a group, a row, a channel."""
+    """y = the product that `sizes` describes; `swapped`: w has rows inside of depth."""
     x, w = launch.contiguous(x), launch.contiguous(w)
     b = None if b is None else launch.contiguous(b)
     family = _family(x.dtype, sizes, tile)
-    run = partial(_FORWARD[family], sizes, strides, x, w, b, y, ACTIVATIONS[activation])
+    run = partial(_FORWARD[family], sizes, swapped, x, w, b, y, ACTIVATIONS[activation])
     run(tile or tuning.choose(family, "forward", sizes, x.dtype, run))
 
 
 # --- conv.cu ------------------------------------------------------------------------------
 
 
-def _pack(
-    sizes: Sizes, strides: Ints, w: Any, height: int, pitch: int, rows_last: bool, tf32: bool
+def _channels_last(
+    x: Any, blocks: int, groups: int, channels: int, padded: int, tf32: bool
 ) -> Any:
-    """The weights in the order of the kernel: see conv_layout.cu."""
-    slow = sizes.depth if rows_last else height
-    total = sizes.groups * sizes.taps * slow * pitch
-    packed = launch.empty(max(total, 1), w.dtype)
-    _layout.get("conv_pack", T=w.dtype)(
-        launch.blocks(total, 256), 256,
-        (w, packed, sizes.groups, sizes.taps, sizes.rows, sizes.depth, height, pitch, *strides,
-         rows_last, tf32),
-    )  # fmt: skip
-    return packed
+    """x (blocks, channels, places) as (blocks / groups, places, groups, padded): conv_layout.cu."""
+    places = x.size // (blocks * channels) if x.size else 0
+    y = launch.empty((blocks // groups, places, groups, padded), x.dtype)
+    if y.size:
+        tiles = blocks * -(-places // 64) * -(-padded // 64)
+        _layout.get("conv_channels_last", T=x.dtype)(
+            launch.blocks(tiles, 1), 256, (x, y, blocks, groups, channels, padded, places, tf32)
+        )
+    return y
 
 
 def _forward_plain(
-    sizes: Sizes, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
+    sizes: Sizes, swapped: bool, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
 ) -> None:
     pitch = _up(sizes.rows, tile.bm)
-    packed = _pack(sizes, strides, w, 0, pitch, True, False)
+    blocks = sizes.groups * (sizes.depth if swapped else 1)
+    packed = _channels_last(w, blocks, 1, sizes.rows, pitch, False)
     kernel = _plain.get("conv_forward", T=x.dtype, **tile.constants)
     grid = launch.blocks(tile.count(sizes), 1)
     kernel(grid, tile.threads, (x, packed, b, y, sizes.struct(), pitch, activation))
@@ -237,11 +235,13 @@ def _up(n: int, multiple: int) -> int:
 
 
 def _forward_direct(
-    sizes: Sizes, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
+    sizes: Sizes, swapped: bool, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
 ) -> None:
     known = sizes.square if sizes.square in (3, 5) else 0
     kernel = _direct.get("conv_direct", T=x.dtype, KERNEL=known)
     grid = launch.blocks(tile.count(sizes), 1)
+    inner, outer = sizes.taps, w.shape[1] * sizes.taps
+    strides = (w.size // sizes.groups, *((inner, outer) if swapped else (outer, inner)))
     kernel(grid, tile.threads, (x, w, b, y, sizes.struct(), *strides, activation))
 
 
@@ -258,35 +258,39 @@ def _weight_grad_direct(
 # --- conv_tensor.cu -----------------------------------------------------------------------
 
 
-def _channels_last(x: Any, groups: int) -> Any:
-    """x (N, groups * C, *size) as (N, places, groups, C padded to whole chunks)."""
-    channels, places = x.shape[1] // groups, math.prod(x.shape[2:])
-    padded = _up(channels, _CHUNK // x.dtype.itemsize)
-    y = launch.empty((x.shape[0], places, groups, padded), x.dtype)
-    tiles = x.shape[0] * groups * -(-places // 64) * -(-padded // 64)
-    _layout.get("conv_channels_last", T=x.dtype)(
-        launch.blocks(tiles, 1), 256,
-        (x, y, x.shape[0] * groups, groups, channels, padded, places, x.dtype == F32),
-    )  # fmt: skip
-    return y
-
-
 def _forward_tensor(
-    sizes: Sizes, strides: Ints, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
+    sizes: Sizes, swapped: bool, x: Any, w: Any, b: Any, y: Any, activation: int, tile: Tile
 ) -> None:
-    chunk, tf32 = _CHUNK // x.dtype.itemsize, x.dtype == F32
-    padded, height = _up(sizes.depth, chunk), _up(sizes.rows, tile.bm)
-    packed = _pack(sizes, strides, w, height, padded, False, tf32)
+    chunk = _CHUNK // x.dtype.itemsize
+    padded = _up(sizes.depth, chunk)
+    packed = _rows_first(sizes, swapped, w, padded)
     grid, shared = launch.blocks(tile.count(sizes), 1), _shared(tile)
     if _as_it_is(sizes, x):
         kernel = _tensor.get("conv_pointwise_mma", T=x.dtype, **tile.constants)
-        counts = (sizes.samples, sizes.rows, sizes.depth, sizes.plane, height, padded)
+        counts = (sizes.samples, sizes.rows, sizes.depth, sizes.plane, padded)
         kernel(grid, tile.threads, (x, packed, b, y, *counts, activation), shared)
         return
-    x = _channels_last(x, sizes.groups)
+    x = _image(sizes, x, sizes.depth)
     kernel = _tensor.get("conv_forward_mma", T=x.dtype, **tile.constants)
     conv = sizes.struct(padded // chunk)
-    kernel(grid, tile.threads, (x, packed, b, y, conv, height, padded, activation), shared)
+    kernel(grid, tile.threads, (x, packed, b, y, conv, padded, activation), shared)
+
+
+def _rows_first(sizes: Sizes, swapped: bool, w: Any, padded: int) -> Any:
+    """w as (groups, rows, taps, depth padded with zeros)."""
+    tf32 = w.dtype == F32
+    there = sizes.taps == 1 and sizes.depth == padded and not swapped
+    if there and not tf32 and w.data.ptr % _CHUNK == 0:
+        return w
+    blocks = sizes.groups * (1 if swapped else sizes.rows)
+    return _channels_last(w, blocks, 1, sizes.depth, padded, tf32)
+
+
+def _image(sizes: Sizes, x: Any, channels: int) -> Any:
+    """x (N, groups * channels, *size) with channels last, padded to whole chunks."""
+    padded = _up(channels, _CHUNK // x.dtype.itemsize)
+    blocks = sizes.samples * sizes.groups
+    return _channels_last(x, blocks, sizes.groups, channels, padded, x.dtype == F32)
 
 
 def _as_it_is(sizes: Sizes, *arrays: Any) -> bool:
@@ -315,7 +319,7 @@ def _weight_grad_tensor(
         kernel(grid, tile.threads, (x, dy, part, *counts), _shared(tile))
         _sum(sizes, part, dw, splits, padded)
         return
-    x, dy = _channels_last(x, sizes.groups), _channels_last(dy, sizes.groups)
+    x, dy = _image(sizes, x, sizes.depth), _image(sizes, dy, sizes.rows)
     padded_dy = dy.shape[-1]
     kernel = _tensor.get("conv_weight_grad_mma", T=x.dtype, **tile.constants)
     conv = sizes.struct(padded * x.dtype.itemsize // _CHUNK)
