@@ -151,25 +151,23 @@ def pointwise(
         return rule(g, x, ns(x), *values)
 
     own = list(inspect.signature(forward).parameters.values())[2:]
-    more = [_IN_PLACE] * in_place + [_OUT] * out
-    signature = inspect.Signature([_INPUT, *own, *more], return_annotation=Tensor)
-    core_ = inplace(core, name)
-    last = 1 + len(own)
-    full = tuple(p.default for p in [*own, *more])
-    required = 1 + sum(p.default is _Parameter.empty for p in own)
+    flags = [_IN_PLACE] * in_place + [_OUT] * out
+    signature = inspect.Signature([_INPUT, *own, *flags], return_annotation=Tensor)
+    values, values_ = _binder(signature), _binder(inspect.Signature([_INPUT, *own]))
+    core_, last = inplace(core, name), 1 + len(own)
 
     def op(*given: Any, **named: Any) -> Tensor:
-        if named or not required <= len(given) <= last + in_place:
-            bound = signature.bind(*given, **named)
-            bound.apply_defaults()
-            given = tuple(bound.arguments.values())
-        else:
-            given += full[len(given) - 1 :]
+        given = values(given, named)
         if in_place and given[last]:
             return core_(*given[:last])
         made = core(*given[:last])
         return made if not out or given[-1] is None else write_out(given[-1], made, name)
 
+    def op_(*given: Any, **named: Any) -> Tensor:
+        return core_(*values_(given, named))
+
+    op_.__name__ = op_.__qualname__ = name + "_"
+    op_.__module__, op_.__doc__ = home, core_.__doc__
     doc = {"summary": summary, "name": name, "class_name": class_name, "args": args and f", {args}",
            "given": args, "shows": shows, "page": _PAGE, "paper": paper and f";\n    {paper}",
            "source": "Sources" if paper else "Source",
@@ -181,4 +179,24 @@ def pointwise(
     if class_name:
         space = {"__doc__": _CLASS_DOC.format(**doc), "__module__": home}
         made = type(class_name, (Activation,), space, function=op, words=words)  # type: ignore[call-overload]
-    return op, core_, made
+    return op, op_, made
+
+
+def _binder(signature: inspect.Signature) -> Callable[..., tuple[Any, ...]]:
+    """values(given, named): all arguments of a call in their order, defaults where none are given.
+
+    Without keywords, the usual case, they are only filled up: `bind` takes ten times as long.
+    """
+    parameters = signature.parameters.values()
+    positional = [p for p in parameters if p.kind is not _Parameter.KEYWORD_ONLY]
+    required = sum(p.default is _Parameter.empty for p in positional)
+    defaults = tuple(p.default for p in parameters)
+
+    def values(given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        if not named and required <= len(given) <= len(positional):
+            return given + defaults[len(given) :]
+        bound = signature.bind(*given, **named)
+        bound.apply_defaults()
+        return tuple(bound.arguments.values())
+
+    return values

@@ -18,9 +18,6 @@ class _ASMoutput(NamedTuple):
     loss: Tensor
 
 
-_ASMoutput.__name__ = "ASMoutput"
-
-
 class AdaptiveLogSoftmaxWithLoss(Module):
     """Log-softmax over `n_classes` sorted by frequency, with the negative log-likelihood loss.
 
@@ -104,9 +101,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         if target.dim() > 1:
             raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
         if target.dim() and input.shape[0] != target.shape[0]:
-            raise RuntimeError(
-                "Input and target should have the same size in the batch dimension."
-            )
+            raise RuntimeError("Input and target should have the same size in the batch dimension.")
         if input.dim() != target.dim() + 1:
             raise RuntimeError(
                 f"{target.dim()}D target tensor expects {target.dim() + 1}D input tensors, but "

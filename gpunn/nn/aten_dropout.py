@@ -49,14 +49,15 @@ def _forms(name: str, body: Any, shows: str) -> tuple[Any, Any]:
 
 dropout, dropout_ = _forms("dropout", plain.dropout, "`nn.functional.dropout`.")
 feature_dropout, feature_dropout_ = _forms(
-    "feature_dropout", lambda *args: drop(*args, 2),
+    "feature_dropout", lambda x, p, train, inplace: drop(x, p, train, inplace, 2),
     "Dropout of whole channels of an input (batch, channels, ...).",
 )  # fmt: skip
 alpha_dropout, alpha_dropout_ = _forms(
-    "alpha_dropout", lambda *args: drop(*args, None, True), "`nn.functional.alpha_dropout`."
-)
+    "alpha_dropout", lambda x, p, train, inplace: drop(x, p, train, inplace, None, True),
+    "`nn.functional.alpha_dropout`.",
+)  # fmt: skip
 feature_alpha_dropout, feature_alpha_dropout_ = _forms(
-    "feature_alpha_dropout", lambda *args: drop(*args, 2, True),
+    "feature_alpha_dropout", lambda x, p, train, inplace: drop(x, p, train, inplace, 2, True),
     "`nn.functional.feature_alpha_dropout`.",
 )  # fmt: skip
 

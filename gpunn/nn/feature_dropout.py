@@ -89,8 +89,7 @@ def drop(
         return input
     if channels is not None and input.array.ndim < 2:
         raise RuntimeError(
-            "Feature dropout requires at least 2 dimensions in the input, got "
-            f"{input.array.ndim}"
+            f"Feature dropout requires at least 2 dimensions in the input, got {input.array.ndim}"
         )
     return (_dropped_ if inplace else _dropped)(input, p, channels, alpha)
 

@@ -54,8 +54,8 @@ def _check_bounds(x: Any, low: float, high: float) -> None:
 _hardtanh_row = functools.partial(
     _row, integers=True, check=_check_bounds, node_name="HardtanhBackward0"
 )
-hardtanh, hardtanh_, _Hardtanh = _hardtanh_row(
-    "hardtanh", "Hardtanh",
+hardtanh, hardtanh_, _ = _hardtanh_row(
+    "hardtanh", "",
     lambda x, xp, min_val=-1.0, max_val=1.0: _clamp(x, xp, min_val, max_val), _inside,
     summary="min(max(x, min_val), max_val). ValueError for min_val > max_val.",
     shows="tensor([-1.,  1.])",
@@ -68,13 +68,21 @@ relu6, _, _ = _hardtanh_row(
 )  # fmt: skip
 
 
-class Hardtanh(_Hardtanh):
-    __doc__ = _Hardtanh.__doc__
+class Hardtanh(Activation, function=hardtanh):
+    """min(max(x, min_val), max_val). AssertionError unless min_val < max_val.
+
+    It calls `nn.functional.hardtanh`. `min_value` and `max_value` are old names.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Hardtanh.html
+
+    >>> nn.Hardtanh()(gpunn.tensor([-1.5, 0.5, 2.]))
+    tensor([-1.0000,  0.5000,  1.0000])
+    """
 
     def __init__(
         self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False,
         min_value: float | None = None, max_value: float | None = None,
     ):  # fmt: skip
+        super().__init__()
         for old, value in (("min_value", min_value), ("max_value", max_value)):
             if value is not None:
                 warnings.warn(
@@ -82,11 +90,13 @@ class Hardtanh(_Hardtanh):
                     FutureWarning,
                     stacklevel=2,
                 )
-        min_val = min_val if min_value is None else min_value
-        max_val = max_val if max_value is None else max_value
-        super().__init__(min_val, max_val, inplace)
-        if max_val <= min_val:
-            raise AssertionError(f"max_val ({max_val}) must be greater than min_val ({min_val})")
+        self.min_val = min_val if min_value is None else min_value
+        self.max_val = max_val if max_value is None else max_value
+        self.inplace = inplace
+        if self.max_val <= self.min_val:
+            raise AssertionError(
+                f"max_val ({self.max_val}) must be greater than min_val ({self.min_val})"
+            )
 
 
 class ReLU6(Hardtanh):
@@ -280,12 +290,15 @@ def _rrelu(input: Tensor, lower: float, upper: float, training: bool) -> Tensor:
 
 def _slopes(x: Any, lower: float, upper: float, like: Tensor) -> Any:
     """What each element is multiplied with: 1, and where x <= 0 a number drawn from the bounds."""
-    low = x <= 0
+    low, xp = x <= 0, like.device.xp
     generator = pick(None, like.device)
-    with generator.lock:
-        drawn = draw.unit(generator, int(low.sum()), wide=True)
-    slopes = like.device.xp.ones(x.shape, F32 if half(x.dtype) else x.dtype)
-    slopes[low] = (drawn * (upper - lower) + lower).astype(slopes.dtype)
+    with generator.lock:  # a GPU draws for all elements: it need not count, so not wait
+        count = low.size if generator.is_philox else int(low.sum())
+        drawn = draw.unit(generator, count, wide=True) * (upper - lower) + lower
+    slopes = xp.ones(x.shape, F32 if half(x.dtype) else x.dtype)
+    if generator.is_philox:
+        return xp.where(low, drawn.reshape(x.shape).astype(slopes.dtype), slopes)
+    slopes[low] = drawn
     return slopes
 
 

@@ -61,6 +61,12 @@ def each(names, *cases):
     return dict.fromkeys(names.split(), cases)
 
 
+def seeded(name, **named):
+    """A function of nn.functional that draws the same numbers each time."""
+    f = getattr(gpunn.nn.functional, name)
+    return lambda *a: (gpunn.manual_seed(0), f(*a, **named))[1]
+
+
 I = lambda *v: gpunn.tensor(v)  # noqa: E731, E741
 B = gpunn.tensor([[True, False, True], [False, True, True]])
 M = r(2, 3)
@@ -343,6 +349,29 @@ CASES = {
     "nn.functional.silu": [(M,)],
     "nn.functional.dropout": [(lambda x: (gpunn.manual_seed(0), gpunn.nn.functional.dropout(x))[1],
                                r(3, 4))],
+    **each(
+        """nn.functional.relu6 nn.functional.hardtanh nn.functional.hardsigmoid
+        nn.functional.hardswish nn.functional.hardshrink nn.functional.softshrink
+        nn.functional.leaky_relu nn.functional.selu nn.functional.logsigmoid nn.functional.mish
+        nn.functional.softsign nn.functional.tanhshrink""",
+        (M,),
+    ),
+    "nn.functional.elu": [(M,), (M, 0.7)],
+    "nn.functional.celu": [(M,), (M, 0.7)],
+    "nn.functional.softplus": [(M,), (M, 2.0, 1.1)],
+    "nn.functional.threshold": [(M, 0.5, 2.0)],
+    "nn.functional.prelu": [(M, r(3)), (V, r(1)), (r(2, 3, 2), r(3))],
+    "nn.functional.rrelu": [(M,), (seeded("rrelu", training=True), M)],
+    "nn.functional.glu": [(r(2, 4),), (r(4, 3), 0)],
+    "nn.functional.softmin": [(M, 1), (M, 0)],
+    "nn.functional.gumbel_softmax": [(seeded("gumbel_softmax", tau=0.7, dim=0), M)],
+    **{
+        f"nn.functional.{name}": [(seeded(name, training=True), r(*shape))]
+        for name, shape in (
+            ("dropout1d", (2, 2, 3)), ("dropout2d", (2, 2, 1, 3)), ("dropout3d", (2, 2, 1, 1, 3)),
+            ("alpha_dropout", (3, 4)), ("feature_alpha_dropout", (2, 2, 3)),
+        )
+    },
     "nn.functional.softmax": [(M, 1), (M, 0)],
     "nn.functional.log_softmax": [(M, 1), (M, 0)],
     "nn.functional.cross_entropy": [

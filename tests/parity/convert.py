@@ -62,7 +62,7 @@ def _paths() -> dict[int, tuple[str, Any]]:
     found: dict[int, tuple[str, Any]] = {}
     for prefix in _PUBLIC:
         space = lookup(torch, prefix) if prefix else torch
-        for name in dir(space):
+        for name in sorted(dir(space), key=lambda name: (name[0] == "_", name)):
             value = getattr(space, name, None)
             home = getattr(value, "__module__", None) or "torch"
             if callable(value) and home.startswith("torch"):

@@ -28,6 +28,18 @@ DTYPES = (torch.float64, torch.float32)
 _EXTRA = {  # modules that PyTorch's list leaves out: constructor arguments, input shape
     "LazyLinear": [((4,), {}, (5, 3)), ((4,), {"bias": False}, (2, 5, 3))],
     "Dropout": [((), {}, (4, 5)), ((0.2,), {"inplace": True}, (4, 5)), ((0.0,), {}, (3,))],
+    "Dropout1d": [((), {}, (2, 3, 5)), ((0.2,), {"inplace": True}, (3, 5))],
+    "Dropout2d": [((), {}, (2, 3, 2, 5)), ((0.2,), {"inplace": True}, (2, 3, 5))],
+    "Dropout3d": [((), {}, (2, 3, 2, 2, 5)), ((0.2,), {"inplace": True}, (3, 2, 2, 5))],
+    "AlphaDropout": [((), {}, (4, 5)), ((0.2,), {"inplace": True}, (2, 3, 5))],
+    "FeatureAlphaDropout": [((), {}, (2, 3, 5)), ((0.2,), {"inplace": True}, (4, 5))],
+    "RReLU": [((), {}, (4, 5)), ((-0.5, 0.75), {"inplace": True}, (2, 3))],
+    "Hardsigmoid": [((), {}, (4, 5)), ((True,), {}, (2, 3))],
+    "AdaptiveLogSoftmaxWithLoss": [
+        ((16, 20, [5, 10, 15]), {}, (6, 16)),
+        ((16, 20, [5, 10, 15]), {"div_value": 2.0, "head_bias": True}, (1, 16)),
+        ((8, 7, (2,)), {"div_value": 1.5}, (2, 8)),
+    ],
     "Identity": [((), {}, (4, 5)), ((1, 2), {"unused": 3}, (2,))],
     "Flatten": [((), {}, (2, 3, 4)), ((0,), {"end_dim": 1}, (2, 3, 4)), ((), {}, (2, 0, 3))],
     "Unflatten": [((1, (2, 3)), {}, (4, 6)), ((-1, (2, -1)), {}, (3, 4))],
@@ -49,7 +61,7 @@ def module_infos() -> dict[str, Any]:
     found = {info.name: info for info in module_db}
     for name in _EXTRA:
         inputs = functools.partial(_extra_inputs, name)
-        differs = name == "Dropout"
+        differs = "Dropout" in name or name == "RReLU"
         info = ModuleInfo(
             getattr(torch.nn, name), module_inputs_func=inputs, train_and_eval_differ=differs
         )
@@ -66,7 +78,9 @@ def _extra_inputs(name: str, info: Any, device: str, dtype: Any, requires_grad: 
             inputs = (index, torch.tensor([0, 4, 8] if "include_last_offset" in kwargs else [0, 3]))
         else:
             inputs = (torch.randn(shape, dtype=dtype, requires_grad=requires_grad),)
-            if kwargs.get("inplace"):
+            if name == "AdaptiveLogSoftmaxWithLoss":
+                inputs += ((3 * torch.arange(shape[0])) % args[1],)
+            if kwargs.get("inplace") or args[0:1] == (True,):
                 inputs = (inputs[0].detach(),)
         yield ModuleInput(FunctionInput(*args, **kwargs), FunctionInput(*inputs))
 
