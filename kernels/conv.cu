@@ -210,7 +210,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_weight_grad
 #pragma unroll
             for (int i = 0; i < BM / APART; i++) {
                 int row = r + i * APART;
-                a[i] = place.other >= 0 && m0 + row < c.rows ? dyg[place.other + (long long)row * plane] : T(0);
+                bool there = place.other >= 0 && m0 + row < c.rows;
+                a[i] = there ? dyg[place.other + (long long)row * plane] : T(0);
             }
 #pragma unroll
             for (int i = 0; i < BN / APART; i++) {

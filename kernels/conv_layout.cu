@@ -31,7 +31,8 @@ extern "C" __global__ void __launch_bounds__(256) conv_channels_last(
 #pragma unroll
         for (int k = 0; k < SIDE * SIDE / 256; k++) {
             int e = k * 256 + threadIdx.x, c = height == SIDE ? e / SIDE : e / height, p = e - c * height;
-            if (c < width) tile[c][p] = c0 + c < channels ? up(from[(long long)(c0 + c) * places + p]) : Acc(0);
+            bool there = c0 + c < channels;
+            if (c < width) tile[c][p] = there ? up(from[(long long)(c0 + c) * places + p]) : Acc(0);
         }
         __syncthreads();
         for (int e = threadIdx.x; e < height * width; e += 256) {  // few of either: rows are joined

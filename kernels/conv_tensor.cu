@@ -19,7 +19,8 @@
 // chunk is 8 (4) channels of a tap at a place, so there is one test and one address for it, and the
 // copy that brings an array into this order costs one pass over it, against 9 for a 3 x 3. For each
 // 16 x 8 x 16 product a 64 x 64 warp reads 128 bytes from shared memory, a 64 x 32 one 192: half and
-// three quarters of what an SM gives in the time (256, sm_80). Chunks are permuted (`along`, `across`) so that no reader meets a bank twice.
+// three quarters of what an SM gives in the time (256, sm_80). Chunks are permuted (`along`,
+// `across`) so that no reader meets a bank twice.
 #include "conv.cuh"
 #include "mma.cuh"
 
