@@ -47,3 +47,20 @@ def refused(program, match):
             program(package)
         raised.append(caught.type)
     assert issubclass(*reversed(raised)) or issubclass(*raised), raised
+
+
+def same_in_place(functions, values=(-1.0, 0.25, 2.0)):
+    """functions(T.nn.functional, T) are in-place forms: each changes its argument, returns it, and
+    gives PyTorch's values and gradient."""
+
+    def program(T):
+        found = []
+        for f in functions(T.nn.functional, T):
+            leaf = T.tensor(values, requires_grad=True)
+            y = leaf * 3
+            assert f(y) is y
+            y.sum().backward()
+            found += [y, leaf.grad]
+        return found
+
+    same(program)

@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.draw import need
@@ -129,12 +131,15 @@ def pointwise(
     parameters. `words`: see `Activation`. `args` are parameters of the examples, and `shows`
     what comes of -1 and 2.
     """
+    own = list(inspect.signature(forward).parameters.values())[2:]
     kinds = "fViu" if integers else "fV"
 
     def core(input: Tensor, *values: Any) -> Tensor:
         if not isinstance(input, Tensor):
             raise not_a_tensor(name, input)
         x = input.array
+        if values and not all(type(v) is float or type(v) is int for v in values):
+            values = tuple(map(number, [name] * len(values), own, values))
         if check is not None:
             check(x, *values)
         need(x.dtype.kind in kinds, refusal or f"{name}_cpu", x.dtype)
@@ -150,7 +155,6 @@ def pointwise(
             return rule(g.astype(F32), x.astype(F32), ns(x), *values).astype(g.dtype)
         return rule(g, x, ns(x), *values)
 
-    own = list(inspect.signature(forward).parameters.values())[2:]
     flags = [_IN_PLACE] * in_place + [_OUT] * out
     signature = inspect.Signature([_INPUT, *own, *flags], return_annotation=Tensor)
     values, values_ = _binder(signature), _binder(inspect.Signature([_INPUT, *own]))
@@ -180,6 +184,20 @@ def pointwise(
         space = {"__doc__": _CLASS_DOC.format(**doc), "__module__": home}
         made = type(class_name, (Activation,), space, function=op, words=words)  # type: ignore[call-overload]
     return op, op_, made
+
+
+def number(function: str, parameter: inspect.Parameter, value: Any) -> Any:
+    """A parameter's value as a Python number; TypeError for what is none.
+
+    Tensors of one element without dimensions are numbers, unless they require a gradient.
+    """
+    if isinstance(value, Tensor) and value.array.ndim == 0 and not value.requires_grad:
+        return value.item()
+    if isinstance(value, (int, float, np.integer, np.floating)):
+        return value if isinstance(value, (int, float)) else value.item()
+    raise TypeError(
+        f"{function}(): argument '{parameter.name}' must be Number, not {type(value).__name__}"
+    )
 
 
 def _binder(signature: inspect.Signature) -> Callable[..., tuple[Any, ...]]:

@@ -176,8 +176,7 @@ def dropout3d(
 def alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
 ) -> Tensor:
-    """Dropout for SELU: what is dropped becomes SELU's lower limit, then mean and variance are
-    restored.
+    """Dropout after SELU: what is dropped gets SELU's lower limit; mean and variance stay.
 
     Shapes: any; the result has the same. ValueError for p outside [0, 1]. On the CPU the mask is
     PyTorch's own for the same seed.

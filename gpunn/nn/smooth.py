@@ -22,14 +22,16 @@ SELU_SCALE = 1.0507009873554804934193349852946
 
 
 def _unit(x: Any, xp: Any, alpha: float, scale: float = 1.0, width: float = 1.0) -> Any:
-    return xp.where(x > 0, x * scale, xp.expm1(xp.minimum(x, 0) / width) * (scale * alpha))
+    below = xp.expm1(xp.minimum(x, 0) / width)  # 0 for x > 0
+    return xp.maximum(x, 0) * scale + below * (scale * alpha)
 
 
 def _unit_rule(
     g: Any, x: Any, xp: Any, alpha: float, scale: float = 1.0, width: float = 1.0
 ) -> Any:
-    below = xp.exp(xp.where(x > 0, 0, x) / width) * (scale * alpha / width)
-    return xp.where(x > 0, g * scale, g * below)
+    positive = x > 0
+    below = xp.exp(xp.clip(x, None, 0) / width)
+    return g * positive * scale + g * ~positive * below * (scale * alpha / width)
 
 
 elu, elu_, ELU = _row(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from both import refused, same
+from both import refused, same, same_in_place
 from check import check
 
 import gpunn
@@ -115,22 +115,11 @@ def test_what_prelu_refuses():
 
 
 def test_in_place_forms_change_the_input_and_keep_the_gradient():
-    def program(T):
-        found = []
-        F = T.nn.functional
-        for f in (
-            lambda y: F.leaky_relu_(y, 0.2), F.hardtanh_, lambda y: F.threshold_(y, 0.5, 2.0),
-            lambda y: F.rrelu_(y, 0.25, 0.75), lambda y: F.relu6(y, True),
-            lambda y: F.hardswish(y, inplace=True), lambda y: F.hardsigmoid(y, inplace=True),
-        ):  # fmt: skip
-            leaf = T.tensor([-1.0, 0.25, 2.0], requires_grad=True)
-            y = leaf * 3
-            assert f(y) is y
-            y.sum().backward()
-            found += [y, leaf.grad]
-        return found
-
-    same(program)
+    same_in_place(lambda F, T: [
+        lambda y: F.leaky_relu_(y, 0.2), F.hardtanh_, lambda y: T.threshold_(y, 0.5, 2.0),
+        lambda y: F.rrelu_(y, 0.25, 0.75), lambda y: F.relu6(y, True),
+        lambda y: F.hardswish(y, inplace=True), lambda y: F.hardsigmoid(y, inplace=True),
+    ])  # fmt: skip
     refused(lambda T: T.nn.functional.relu6(T.ones(1, requires_grad=True), True), "a leaf Variable")
 
 

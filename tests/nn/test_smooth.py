@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from both import refused, same
+from both import refused, same, same_in_place
 from check import check
 
 import gpunn
@@ -84,22 +84,19 @@ def test_what_is_refused():
     refused(lambda T: T.nn.functional.mish(T.ones(1), beta=2), "beta")
 
 
-def test_in_place_forms_change_the_input_and_keep_the_gradient():
-    def program(T):
-        found = []
-        F = T.nn.functional
-        for f in (
-            lambda y: F.elu_(y, 0.5), lambda y: F.elu(y, inplace=True), T.selu_, T.celu_,
-            lambda y: F.celu(y, 0.5, True), lambda y: F.mish(y, inplace=True),
-        ):  # fmt: skip
-            leaf = T.tensor([-1.0, 0.25, 2.0], requires_grad=True)
-            y = leaf * 3
-            assert f(y) is y
-            y.sum().backward()
-            found += [y, leaf.grad]
-        return found
+def test_parameters_are_numbers():
+    same(lambda T: T.nn.functional.elu(T.tensor([-1.0]), T.tensor(0.5)))
+    same(lambda T: T.nn.functional.elu(T.tensor([-1.0]), np.float32(0.5)))
+    for value in ("a", None):
+        refused(lambda T, v=value: T.nn.functional.elu(T.ones(1), v), "'alpha'.* must be Number")
+    refused(lambda T: T.nn.functional.celu(T.ones(1), T.ones(1)), "must be Number, not Tensor")
 
-    same(program)
+
+def test_in_place_forms_change_the_input_and_keep_the_gradient():
+    same_in_place(lambda F, T: [
+        lambda y: F.elu_(y, 0.5), lambda y: F.elu(y, inplace=True), T.selu_, T.celu_,
+        lambda y: F.celu(y, 0.5, True), lambda y: F.mish(y, inplace=True),
+    ])  # fmt: skip
 
 
 def test_a_negative_slope_in_place_has_its_right_gradient():

@@ -31,7 +31,7 @@ _HOMES = {
     "pixelshuffle": ["shape"],
     "pooling": ["pool", "adaptive_pool", "lp_pool", "unpool", "fractional_pool"],
     "rnn": ["rnn", "rnn_cell"],
-    "sparse": ["embedding"],
+    "sparse": ["embedding", "embedding_bag"],
     "transformer": ["transformer"],
     "upsampling": ["upsample"],
 }
