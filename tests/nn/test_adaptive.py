@@ -80,3 +80,11 @@ def test_double_precision():
     assert nn.AdaptiveLogSoftmaxWithLoss(4, 6, [2], dtype=gpunn.float64).head.weight.dtype == (
         gpunn.float64
     )
+
+
+def test_on_a_gpu(emulated):
+    x, target = inputs(gpunn)
+    wanted, m = model(gpunn)(x, target), model(gpunn).cuda()
+    got = m(x.cuda(), target.cuda())
+    assert gpunn.allclose(got.output.cpu(), wanted.output)
+    assert gpunn.equal(m.predict(x.cuda()).cpu(), m.cpu().predict(x))

@@ -116,3 +116,15 @@ def test_second_order():
     gpunn.manual_seed(0)
     slope = slope - F.alpha_dropout(x, 0.5, True)
     assert gpunn.allclose(h, 2 * slope.detach() ** 2)
+
+
+@pytest.mark.parametrize("name, shape", CASES)
+def test_on_a_gpu(emulated, name, shape):
+    x = gpunn.linspace(1, 2, int(np.prod(shape)), device="cuda").reshape(shape).requires_grad_()
+    f = getattr(F, name)
+    gpunn.manual_seed(0)
+    y = f(x, 0.5, training=True)
+    (slope,) = gpunn.autograd.grad(y.sum(), x)
+    gpunn.manual_seed(0)
+    assert gpunn.allclose(f(x + 1, 0.5, training=True) - y, slope)
+    assert slope.unique().numel() == 2 and (slope == 0).any()

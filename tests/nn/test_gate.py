@@ -3,6 +3,7 @@
 import numpy as np
 from both import refused, same
 from check import check
+from emulated import on_both
 
 import gpunn
 import gpunn.nn.functional as F
@@ -36,3 +37,8 @@ def test_module():
     same(lambda T: repr(T.nn.GLU(1)))
     same(lambda T: T.nn.GLU(0)(T.tensor([[1.0, 2.0], [3.0, 4.0]])))
     assert nn.GLU().dim == -1
+
+
+def test_on_a_gpu(emulated):
+    on_both(F.glu, [x], dtypes=("float32", "bfloat16"))
+    on_both(lambda x: F.glu(x, 0), [x], dtypes=("float64",))

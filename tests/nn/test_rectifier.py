@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from both import refused, same, same_in_place
 from check import check
+from emulated import on_both
 
 import gpunn
 import gpunn.nn.functional as F
@@ -157,3 +158,21 @@ def test_rrelu_draws_only_while_training():
 def test_methods_of_tensors():
     same(lambda T: T.tensor([-1.0, 0.25]).prelu(T.tensor([0.5])))
     same(lambda T: T.tensor([-1.0, 0.25]).hardshrink(0.75))
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_on_a_gpu(emulated, name):
+    on_both(FORMULAS[name][0], [x], dtypes=("float32", "bfloat16"))
+
+
+def test_prelu_on_a_gpu(emulated):
+    on_both(F.prelu, [x, np.linspace(-1, 1, 5)], dtypes=("float32", "float16"))
+
+
+def test_rrelu_draws_on_a_gpu(emulated):
+    z = gpunn.full((4, 50), -1.0, device="cuda", requires_grad=True)
+    y = F.rrelu(z, 0.25, 0.75, training=True)
+    y.sum().backward()
+    assert y.unique().numel() > 190 and (y >= -0.75).all() and (y <= -0.25).all()
+    assert gpunn.equal(z.grad, -y.detach())
+    assert gpunn.equal(F.rrelu(-z.detach(), training=True), -z.detach())

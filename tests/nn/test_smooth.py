@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from both import refused, same, same_in_place
 from check import check
+from emulated import on_both
 
 import gpunn
 import gpunn.nn.functional as F
@@ -134,3 +135,8 @@ def test_modules_are_pickled_and_changed():
 def test_docs_name_the_function():
     assert F.elu.__name__ == "elu" and F.elu.__module__ == "gpunn.nn.smooth"
     assert "torch.nn.functional.elu.html" in F.elu.__doc__ and "torch.nn.ELU" in nn.ELU.__doc__
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_on_a_gpu(emulated, name):
+    on_both(FORMULAS[name][0], [x], dtypes=("float32", "bfloat16"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from both import refused, same
 from check import check
+from emulated import on_both
 
 import gpunn
 import gpunn.nn.functional as F
@@ -65,3 +66,9 @@ def test_what_gumbel_softmax_refuses():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         F.gumbel_softmax(gpunn.ones(2))
+
+
+def test_on_a_gpu(emulated):
+    on_both(lambda x: F.softmin(x, 2), [x], dtypes=("float32",))
+    y = F.gumbel_softmax(gpunn.zeros(50, 4, device="cuda"), hard=True)
+    assert (y.sum(1) == 1).all() and (y.sum(0) > 0).all()
