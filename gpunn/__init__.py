@@ -60,6 +60,7 @@ from gpunn.nn.activation import relu, relu_  # noqa: E402
 from gpunn.nn.adaptive_pool import adaptive_avg_pool1d  # noqa: E402
 from gpunn.nn.adaptive_pool import adaptive_max_pool1d_both as adaptive_max_pool1d  # noqa: E402
 from gpunn.nn.aten_dropout import *  # noqa: E402, F403
+from gpunn.nn.aten_loss import *  # noqa: E402, F403
 from gpunn.nn.aten_norm import (  # noqa: E402
     batch_norm,
     group_norm,
@@ -68,7 +69,12 @@ from gpunn.nn.aten_norm import (  # noqa: E402
     rms_norm,
 )
 from gpunn.nn.conv import conv1d, conv2d, conv3d  # noqa: E402
-from gpunn.nn.distance import cdist  # noqa: E402
+from gpunn.nn.distance import (  # noqa: E402
+    cdist,
+    cosine_similarity,
+    pairwise_distance,
+    pdist,
+)
 from gpunn.nn.embedding import embedding  # noqa: E402
 from gpunn.nn.embedding_bag import embedding_bag  # noqa: E402
 from gpunn.nn.linear import bilinear  # noqa: E402

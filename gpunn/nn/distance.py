@@ -1,13 +1,20 @@
-"""Norms and distances of vectors."""
+"""Norms, distances and angles of vectors."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, unbroadcast, vjp
-from gpunn.ops._rows import write_out
-from gpunn.tensor import Tensor
+from gpunn.linalg.norms import vector_norm
+from gpunn.nn.module import Module
+from gpunn.nn.reduction import unsupported
+from gpunn.ops._rows import proper, write_out
+from gpunn.ops.query import result_type
+from gpunn.ops.shape import broadcast_tensors
+from gpunn.tensor import Tensor, wrap
 
 
 def normalize(
@@ -24,6 +31,124 @@ def normalize(
     size = input.norm(p, dim, keepdim=True).clamp_min(eps)  # type: ignore[attr-defined]
     made = input / size.expand_as(input)  # type: ignore[operator]
     return made if out is None else write_out(out, made, "normalize")
+
+
+# --- of pairs -----------------------------------------------------------------------------
+
+
+@vjp()
+def _at_least_vjp(g: Any) -> Any:
+    return g
+
+
+def at_least(x: Tensor, low: float) -> Tensor:
+    """x, no less than `low`; the gradient passes as if x had stayed as it is."""
+    return result(x.device.xp.maximum(x.array, x.array.dtype.type(low)), x, _at_least_vjp, (x,))
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """x1 . x2 / (max(|x1|, eps) max(|x2|, eps)) along `dim`.
+
+    Shapes: any two that broadcast; the common shape without `dim`. dtypes: floating, RuntimeError
+    for others.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cosine_similarity.html
+
+    >>> F.cosine_similarity(gpunn.tensor([[3.0, 4.0]]), gpunn.tensor([[4.0, 3.0]]))
+    tensor([0.9600])
+    """
+    if not isinstance(dim, int):
+        raise TypeError(
+            f"cosine_similarity(): argument 'dim' must be int, not {type(dim).__name__}"
+        )
+    common = result_type(x1, x2)
+    if not common.is_floating_point:
+        raise RuntimeError(
+            f"expected common dtype to be floating point, yet common dtype is {proper(common)}"
+        )
+    a, b = broadcast_tensors(x1.to(common), x2.to(common))  # type: ignore[attr-defined]
+    sizes = (at_least(vector_norm(x, 2, dim, True), eps) for x in (a, b))
+    a, b = (x / size for x, size in zip((a, b), sizes, strict=True))  # type: ignore[operator]
+    return (a * b).sum(dim)  # type: ignore[attr-defined, operator]
+
+
+def pairwise_distance(
+    x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
+    """The p-norm of x1 - x2 + eps along the last dimension.
+
+    Shapes: any two that broadcast; the common shape without its last dimension (of size 1 with
+    `keepdim`). dtypes: numeric; integers give the default float.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pairwise_distance.html
+
+    >>> F.pairwise_distance(gpunn.tensor([[3.0, 0.0]]), gpunn.tensor([[0.0, 4.0]]))
+    tensor([5.])
+    """
+    return vector_norm(x1 - x2 + eps, p, -1, keepdim)  # type: ignore[operator]
+
+
+class CosineSimilarity(Module):
+    """The cosine of the angle along `dim`: see `nn.functional.cosine_similarity`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CosineSimilarity.html
+
+    >>> nn.CosineSimilarity(dim=0)(gpunn.tensor([3.0, 4.0]), gpunn.tensor([4.0, 3.0]))
+    tensor(0.9600)
+    """
+
+    __constants__ = ["dim", "eps"]
+
+    def __init__(self, dim: int = 1, eps: float = 1e-8):
+        super().__init__()
+        self.dim = dim
+        self.eps = eps
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        return cosine_similarity(x1, x2, self.dim, self.eps)
+
+
+class PairwiseDistance(Module):
+    """The p-norm of the difference of two vectors: see `nn.functional.pairwise_distance`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.PairwiseDistance.html
+
+    >>> nn.PairwiseDistance(p=1)(gpunn.tensor([3.0, 0.0]), gpunn.tensor([0.0, 4.0]))
+    tensor(7.)
+    """
+
+    __constants__ = ["norm", "eps", "keepdim"]
+
+    def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False):
+        super().__init__()
+        self.norm = p
+        self.eps = eps
+        self.keepdim = keepdim
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        return pairwise_distance(x1, x2, self.norm, self.eps, self.keepdim)
+
+
+# --- of every pair ------------------------------------------------------------------------
+
+
+@vjp((0, 1, -1))
+def _euclid_vjp(g: Any, a: Any, b: Any, y: Any) -> Any:
+    """That of |a - b| through products of matrices: the differences are never held."""
+    xp = ns(g)
+    near = y == 0
+    share = xp.where(near, xp.zeros_like(g), g / xp.where(near, xp.ones_like(y), y))
+    back = share.swapaxes(-1, -2)
+    ga = a * _last(share.sum(axis=-1)) - share @ b
+    gb = b * _last(back.sum(axis=-1)) - back @ a
+    if isinstance(g, Tensor):
+        return ga.sum_to_size(a.shape), gb.sum_to_size(b.shape)  # type: ignore[attr-defined]
+    return unbroadcast(ga, a.shape), unbroadcast(gb, b.shape)
+
+
+def _euclid(a: Any, b: Any) -> Any:
+    """sqrt(|a|^2 + |b|^2 - 2 a . b) of every two rows."""
+    square = _last((a * a).sum(axis=-1)) + (b * b).sum(axis=-1)[..., None, :]
+    square -= 2 * (a @ b.swapaxes(-1, -2))
+    return ns(a).sqrt(square.clip(0))
 
 
 @vjp((0, 1, -1, None))
@@ -66,14 +191,21 @@ def _differences(a: Any, b: Any) -> Any:
     return a.reshape((*a.shape[:-1], 1, a.shape[-1])) - b.reshape((*b.shape[:-2], 1, *b.shape[-2:]))
 
 
+_MODES = [
+    "use_mm_for_euclid_dist_if_necessary", "use_mm_for_euclid_dist", "donot_use_mm_for_euclid_dist",
+]  # fmt: skip
+
+
 def cdist(
     x1: Tensor, x2: Tensor, p: float = 2.0,
     compute_mode: str = "use_mm_for_euclid_dist_if_necessary",
 ) -> Tensor:  # fmt: skip
     """The p-norm distance of each row of x1 to each row of x2.
 
-    Shapes: x1 (..., n, d), x2 (..., m, d): (..., n, m). RuntimeError where d differs. Distances
-    are always those of the differences themselves: `compute_mode` is accepted.
+    Shapes: x1 (..., n, d), x2 (..., m, d): (..., n, m). RuntimeError where d differs.
+    `compute_mode`: euclidean distances of more than 25 rows come from a product of matrices
+    ("use_mm_for_euclid_dist": always, "donot_use_mm_for_euclid_dist": never), which takes less
+    time and memory, and rounds more where two rows are close.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.cdist.html
 
     >>> gpunn.cdist(gpunn.tensor([[0.0, 0.0]]), gpunn.tensor([[3.0, 4.0]]))
@@ -90,7 +222,12 @@ def cdist(
         )
     if p < 0:
         raise RuntimeError(f"cdist only supports non-negative p values, got {p}")
+    if compute_mode not in _MODES:
+        raise ValueError(f"{compute_mode} is not a valid value for compute_mode")
     a, b = x1.array, x2.array
+    many = max(a.shape[-2], b.shape[-2]) > 25
+    if p == 2 and a.size and b.size and (many, True, False)[_MODES.index(compute_mode)]:
+        return result(y := _euclid(a, b), x1, _euclid_vjp, (x1, x2), (a, b, y))
     size = abs(_differences(a, b))
     xp = ns(a)
     if size.shape[-1] == 0:
@@ -105,3 +242,31 @@ def cdist(
         y = (size**p).sum(axis=-1) ** (1 / p)
     y = y.astype(a.dtype, copy=False)
     return result(y, x1, _cdist_vjp, (x1, x2), (a, b, y, p))
+
+
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm distance of every two rows, row 0 to rows 1.. first.
+
+    Shapes: (n, d): (n (n - 1) / 2,). dtypes: float32, float64. RuntimeError for other dimensions
+    and for a negative p.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.pdist.html
+
+    >>> F.pdist(gpunn.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 4.0]]))
+    tensor([5., 4., 3.])
+    """
+    if input.ndim != 2:
+        raise RuntimeError(f"pdist only supports 2D tensors, got: {input.ndim}D")
+    if not input.is_floating_point():
+        raise RuntimeError("pdist only supports floating-point dtypes")
+    if p < 0:
+        raise RuntimeError("pdist only supports non-negative p values")
+    if input.array.dtype.itemsize == 2:
+        raise unsupported("pdist", input)
+    first, second = (
+        wrap(input.device.xp.asarray(i), input.device)
+        for i in np.triu_indices(input.array.shape[0], 1)
+    )
+    if input.array.shape[1] == 0:
+        return input.new_zeros(first.array.shape)
+    rows = input.index_select(0, first) - input.index_select(0, second)  # type: ignore[attr-defined]
+    return vector_norm(rows, p, 1)

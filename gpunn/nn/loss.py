@@ -1,20 +1,28 @@
-"""Losses of numbers: squared error, binary cross entropy.
+"""Losses of numbers: squared, absolute, smooth and Huber's error, binary cross entropy.
 
 `reduction` is "mean", "sum" or "none" everywhere; PyTorch's deprecated `size_average` and
 `reduce` are translated. Inputs of unequal shapes raise where PyTorch raises, and warn where it
-warns (squared error).
+warns (the errors of numbers, which broadcast).
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
-from gpunn.nn.reduction import Loss, WeightedLoss, pick_reduction, reduced
-from gpunn.ops._rows import half, same_device
+from gpunn.nn.reduction import (
+    Loss,
+    WeightedLoss,
+    in_dtype_of,
+    pick_reduction,
+    reduced,
+    unsupported,
+    warn_of_sizes,
+    weighted,
+)
+from gpunn.ops._rows import half, same_device, several
 from gpunn.ops.shape import broadcast_tensors
 from gpunn.ops.transcend import exp
 from gpunn.tensor import Tensor
@@ -42,13 +50,7 @@ def mse_loss(
     """
     reduction = pick_reduction(reduction, size_average, reduce)
     x, t = input.array, target.array
-    if x.shape != t.shape:
-        warnings.warn(
-            f"Using a target size ({target.shape}) that is different to the input size "
-            f"({input.shape}). This will likely lead to incorrect results due to broadcasting. "
-            "Please ensure they have the same size.",
-            stacklevel=2,
-        )
+    warn_of_sizes(input, target)
     if (
         x.shape != t.shape or x.dtype is not t.dtype or weight is not None or x.dtype.kind != "f"
         or half(x.dtype) or input.device is not target.device
@@ -71,14 +73,118 @@ def _plain_mse(input: Tensor, target: Tensor, reduction: str, weight: Tensor | N
     same_device("mse_loss", (input, target))
     a, b = broadcast_tensors(input, target)
     losses = (a - b) ** 2  # type: ignore[operator]
+    if weight is not None:
+        return weighted(losses, weight, reduction, input)
+    _refuse_others("mse", input, target)
+    return reduced(losses, reduction)
+
+
+# --- absolute, smooth and Huber's error ---------------------------------------------------
+
+
+def l1_loss(
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """|input - target|, its mean (by `weight` if given) or its sum.
+
+    Shapes: both alike, and `weight`; others broadcast, with a warning, as in PyTorch.
+    dtypes: floating and complex. ValueError for a weight of another shape.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.l1_loss.html
+
+    >>> F.l1_loss(gpunn.tensor([1.0]), gpunn.tensor([3.0]))
+    tensor(2.)
+    """
+    reduction = pick_reduction(reduction, size_average, reduce)
+    warn_of_sizes(input, target)
+    losses = (input - target).abs()  # type: ignore[operator]
     if weight is None:
         return reduced(losses, reduction)
-    if weight.array.shape != losses.array.shape:
-        raise ValueError("Weights and input must have the same size.")
-    losses = losses * weight
-    if reduction == "mean":
-        return losses.sum() / weight.sum()  # type: ignore[attr-defined]
+    return weighted(losses, weight, reduction, input)
+
+
+def _smooth(a: Any, b: Any, beta: float, xp: Any) -> Any:
+    d = a - b
+    size = abs(d)
+    return xp.where(size < beta, d * d * (0.5 / beta), size - 0.5 * beta)
+
+
+@vjp((0, 1, None), name="SmoothL1LossBackward0")
+def _smooth_vjp(g: Any, a: Any, b: Any, beta: float) -> Any:
+    gx = g * ns(a).clip((a - b) / beta, -1.0, 1.0)
+    return gx, -gx
+
+
+def _refuse_others(name: str, *tensors: Tensor) -> None:
+    """PyTorch's error for integers and complex numbers."""
+    if all(t.array.dtype.kind in "biu" for t in tensors):
+        raise unsupported(f"{name}_cpu", tensors[0])
+    for t in tensors:
+        if t.array.dtype.kind == "c":
+            raise unsupported(f"{name}_cpu", t)
+
+
+def smooth_l1_loss(
+    input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean", beta: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """0.5 d^2 / beta for differences d below `beta`, |d| - 0.5 beta above.
+
+    Shapes: both alike; others broadcast, with a warning, as in PyTorch. dtypes: floating.
+    RuntimeError for a negative beta; `l1_loss` for 0.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.smooth_l1_loss.html
+    (Girshick 2015, https://arxiv.org/abs/1504.08083)
+
+    >>> F.smooth_l1_loss(gpunn.tensor([1.0, 1.0]), gpunn.tensor([1.5, 3.0]), reduction="none")
+    tensor([0.1250, 1.5000])
+    """
+    reduction = pick_reduction(reduction, size_average, reduce)
+    warn_of_sizes(input, target)
+    if beta == 0:
+        return reduced((input - target).abs(), reduction)  # type: ignore[operator]
+    if beta < 0:
+        raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
+    _refuse_others("smooth_l1", input, target)
+    losses = several(
+        "smooth_l1_loss", (input, target), lambda a, b, xp: _smooth(a, b, beta, xp),
+        _smooth_vjp, (beta,),
+    )  # fmt: skip
     return reduced(losses, reduction)
+
+
+@vjp((0, 1, None), name="HuberLossBackward0")
+def _huber_vjp(g: Any, a: Any, b: Any, delta: float) -> Any:
+    gx = g * ns(a).clip(a - b, -delta, delta)
+    return gx, -gx
+
+
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """0.5 d^2 for differences d below `delta`, delta (|d| - 0.5 delta) above.
+
+    Shapes: both alike, and `weight`; others broadcast, with a warning, as in PyTorch. The mean
+    divides by the number of elements, weighted or not. dtypes: floating, the result has input's.
+    RuntimeError for a delta that is not positive.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.huber_loss.html
+
+    >>> F.huber_loss(gpunn.tensor([1.0, 1.0]), gpunn.tensor([1.5, 3.0]), reduction="none")
+    tensor([0.1250, 1.5000])
+    """
+    reduction = pick_reduction(reduction, None, None)
+    warn_of_sizes(input, target)
+    if delta <= 0:
+        raise RuntimeError("huber_loss does not support non-positive values for delta.")
+    _refuse_others("huber", input)
+    losses = several(
+        "huber_loss", (input, target), lambda a, b, xp: _smooth(a, b, delta, xp) * delta,
+        _huber_vjp, (delta,),
+    )  # fmt: skip
+    losses = in_dtype_of(losses, input)
+    if weight is None:
+        return reduced(losses, reduction)
+    return reduced(weighted(losses, weight, "none", input), reduction)
 
 
 # --- binary cross entropy -----------------------------------------------------------------
@@ -189,6 +295,64 @@ class MSELoss(Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return mse_loss(input, target, reduction=self.reduction)
+
+
+class L1Loss(Loss):
+    """The absolute error: see `nn.functional.l1_loss`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.L1Loss.html
+
+    >>> nn.L1Loss()(gpunn.tensor([1.0]), gpunn.tensor([3.0]))
+    tensor(2.)
+    """
+
+    __constants__ = ["reduction"]
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return l1_loss(input, target, reduction=self.reduction)
+
+
+class SmoothL1Loss(Loss):
+    """The absolute error, squared below `beta`: see `nn.functional.smooth_l1_loss`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SmoothL1Loss.html
+
+    >>> nn.SmoothL1Loss()(gpunn.tensor([1.0]), gpunn.tensor([3.0]))
+    tensor(1.5000)
+    """
+
+    __constants__ = ["reduction"]
+
+    def __init__(
+        self, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+        beta: float = 1.0,
+    ):  # fmt: skip
+        super().__init__(size_average, reduce, reduction)
+        self.beta = beta
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return smooth_l1_loss(input, target, reduction=self.reduction, beta=self.beta)
+
+
+class HuberLoss(Loss):
+    """Huber's error: see `nn.functional.huber_loss`. TypeError for a `delta` that is no number.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.HuberLoss.html
+
+    >>> nn.HuberLoss(delta=2.0)(gpunn.tensor([1.0]), gpunn.tensor([4.0]))
+    tensor(4.)
+    """
+
+    __constants__ = ["reduction", "delta"]
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0):
+        if not isinstance(delta, (float, int)):
+            raise TypeError(f"delta must be a float or int, got: {type(delta)}")
+        super().__init__(reduction=reduction)
+        self.delta = delta
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return huber_loss(input, target, reduction=self.reduction, delta=self.delta)
 
 
 class BCELoss(WeightedLoss):

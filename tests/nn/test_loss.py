@@ -1,4 +1,4 @@
-"""Squared error and binary cross entropy against their definitions."""
+"""Errors of numbers and binary cross entropy against their definitions."""
 
 import numpy as np
 import pytest
@@ -19,9 +19,71 @@ def test_squared_error(reduction):
           lambda a, b: how((a - b) ** 2), rtol=5e-2)  # fmt: skip
 
 
-def test_squared_error_of_unequal_shapes_warns():
-    with pytest.warns(UserWarning, match="different to the input size"):
-        assert F.mse_loss(gpunn.zeros(3, 1), gpunn.ones(3)).item() == 1
+def reduce(reduction):
+    return {"mean": np.mean, "sum": np.sum, "none": lambda x: x}[reduction]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    "loss, each",
+    [
+        (F.l1_loss, abs),
+        (F.smooth_l1_loss, lambda d: np.where(abs(d) < 1, d**2 / 2, abs(d) - 0.5)),
+        (F.huber_loss, lambda d: np.where(abs(d) < 1, d**2 / 2, abs(d) - 0.5)),
+    ],
+)
+def test_other_errors(loss, each, reduction):
+    a, b = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    check(lambda a, b: loss(a, b, reduction=reduction), [a, b],
+          lambda a, b: reduce(reduction)(each(a - b)), rtol=5e-2)  # fmt: skip
+
+
+def test_where_an_error_turns_from_squared_to_absolute():
+    def turned(a, b):
+        d = abs(a - b)
+        return np.where(d < 0.3, d**2 / 2, 0.3 * (d - 0.15)).mean()
+
+    a, b = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    check(lambda a, b: F.huber_loss(a, b, delta=0.3), [a, b], turned, rtol=5e-2)
+    check(lambda a, b: F.smooth_l1_loss(a, b, beta=0.3), [a, b],
+          lambda a, b: turned(a, b) / 0.3, rtol=5e-2)  # fmt: skip
+    assert F.smooth_l1_loss(gpunn.zeros(1), gpunn.ones(1), beta=0).item() == 1
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss, F.huber_loss])
+def test_weights(loss):
+    a, b, w = rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), rng.random((4, 3))
+    each = loss(gpunn.tensor(a), gpunn.tensor(b), reduction="none").numpy()
+    total = w.size if loss is F.huber_loss else w.sum()
+    for reduction, of in (("mean", (each * w).sum() / total), ("sum", (each * w).sum()),
+                          ("none", each * w)):  # fmt: skip
+        check(lambda a, b, w, how=reduction: loss(a, b, weight=w, reduction=how), [a, b, w],
+              lambda *_, of=of: of, dtypes=["float64"])  # fmt: skip
+    with pytest.raises(ValueError, match="Weights and input must have the same size"):
+        loss(gpunn.ones(2), gpunn.ones(2), weight=gpunn.ones(1))
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss])
+def test_unequal_shapes_warn_and_broadcast(loss):
+    with pytest.warns(UserWarning, match=r"size \(torch.Size\(\[3\]\)\) that is different"):
+        made = loss(gpunn.zeros(3, 1), gpunn.ones(3), reduction="none")
+    assert made.shape == (3, 3)
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.smooth_l1_loss, F.huber_loss])
+def test_integers_are_refused(loss):
+    with pytest.raises(NotImplementedError, match="_cpu\" not implemented for 'Long'"):
+        loss(gpunn.ones(2).long(), gpunn.ones(2).long())
+
+
+def test_modules():
+    a, b = gpunn.tensor([1.0, 1.0]), gpunn.tensor([1.5, 4.0])
+    assert nn.L1Loss()(a, b).item() == 1.75
+    assert nn.SmoothL1Loss(beta=2.0, reduction="sum")(a, b).item() == 2.0625
+    assert nn.HuberLoss(delta=2.0, reduction="none")(a, b).tolist() == [0.125, 4]
+    assert repr(nn.HuberLoss()) == "HuberLoss()"
+    with pytest.raises(TypeError, match="delta must be a float or int, got: <class 'str'>"):
+        nn.HuberLoss(delta="1")
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -60,6 +122,10 @@ def test_positive_weight():
         (lambda: F.binary_cross_entropy(gpunn.zeros(3), gpunn.zeros(2)), ValueError, "target size"),
         (lambda: F.binary_cross_entropy(gpunn.tensor([2.0]), gpunn.tensor([1.0])), RuntimeError,
          "between 0 and 1"),
+        (lambda: F.smooth_l1_loss(gpunn.ones(1), gpunn.ones(1), beta=-1.0), RuntimeError,
+         "does not support negative values for beta"),
+        (lambda: F.huber_loss(gpunn.ones(1), gpunn.ones(1), delta=0.0), RuntimeError,
+         "does not support non-positive values for delta"),
     ],
 )  # fmt: skip
 def test_errors_say_what_is_wrong(call, error, words):

@@ -8,6 +8,7 @@ validated by running PyTorch against PyTorch.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import math
@@ -143,6 +144,9 @@ class Package:
             return self.need("Generator")().manual_seed(value.initial_seed())
         if isinstance(value, torch.nn.Module):
             return self._module(value)
+        if isinstance(value, torch.nn.LinearCrossEntropyOptions):
+            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+            return self.need("nn.LinearCrossEntropyOptions")(**self.translate(fields))
         if isinstance(value, types.ModuleType) and value.__name__.split(".")[0] == "torch":
             path = value.__name__.partition(".")[2]
             return self.need(path) if path else self.module

@@ -69,10 +69,12 @@ OPERATIONS = {
         nn.functional.binary_cross_entropy_with_logits nn.functional.conv1d nn.functional.conv2d
         nn.functional.conv3d nn.functional.cross_entropy nn.functional.dropout
         nn.functional.embedding nn.functional.embedding_bag nn.functional.gelu nn.functional.linear
-        nn.functional.*pool* nn.functional.mse_loss nn.functional.nll_loss
+        nn.functional.*pool*
         nn.functional.batch_norm nn.functional.group_norm nn.functional.instance_norm
         nn.functional.layer_norm nn.functional.local_response_norm nn.functional.rms_norm
         nn.functional.normalize nn.functional.one_hot nn.functional.pad nn.functional.relu
+        nn.functional.*_loss nn.functional.kl_div nn.functional.linear_cross_entropy
+        nn.functional.cosine_similarity nn.functional.pairwise_distance nn.functional.pdist
         nn.functional.scaled_dot_product_attention
         nn.functional.silu
         nn.functional.alpha_dropout nn.functional.celu nn.functional.dropout2d
@@ -96,7 +98,10 @@ MODULES = """
     FeatureAlphaDropout GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish
     PReLU RReLU ReLU6 SELU Softmax2d Softmin Softplus Softshrink Softsign Tanhshrink Threshold
     ReLU GELU SiLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
-    BCEWithLogitsLoss Identity Flatten Unflatten BatchNorm1d BatchNorm2d BatchNorm3d GroupNorm
+    BCEWithLogitsLoss L1Loss SmoothL1Loss HuberLoss PoissonNLLLoss GaussianNLLLoss KLDivLoss
+    MarginRankingLoss HingeEmbeddingLoss SoftMarginLoss CosineEmbeddingLoss MultiLabelMarginLoss
+    MultiLabelSoftMarginLoss MultiMarginLoss CTCLoss LinearCrossEntropyLoss
+    Identity Flatten Unflatten BatchNorm1d BatchNorm2d BatchNorm3d GroupNorm
     InstanceNorm1d InstanceNorm2d InstanceNorm3d LayerNorm LocalResponseNorm RMSNorm
     """
 
@@ -218,6 +223,12 @@ KNOWN = [
             text="no error.*some elements of the input tensor and the written-to tensor",
         )
         for name in ("cat", "gather")
+    ),
+    Known(
+        "nn.functional.linear_cross_entropy",
+        "PyTorch's way in chunks has no second gradient, and does not say so",
+        kind="gradgrad",
+        text=r"(?s)chunked.*there is one, PyTorch has none",
     ),
     Known(
         "*",

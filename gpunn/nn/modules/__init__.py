@@ -24,7 +24,11 @@ _HOMES = {
     "instancenorm": ["instance_norm"],
     "lazy": ["lazy"],
     "linear": ["linear"],
-    "loss": ["loss", "cross_entropy"],
+    "linear_cross_entropy_options": ["linear_cross_entropy"],
+    "loss": [
+        "loss", "cross_entropy", "likelihood_loss", "margin_loss", "triplet", "ctc_loss",
+        "linear_cross_entropy",
+    ],
     "module": ["module"],
     "normalization": ["layer_norm", "group_norm", "local_response_norm"],
     "padding": ["pad"],
@@ -34,7 +38,7 @@ _HOMES = {
     "sparse": ["embedding", "embedding_bag"],
     "transformer": ["transformer"],
     "upsampling": ["upsample"],
-}
+}  # fmt: skip
 
 
 def _at(path: str, homes: list[str]) -> ModuleType | None:
