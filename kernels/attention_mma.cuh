@@ -43,6 +43,7 @@ template <> struct Pair<__nv_bfloat16> {
 // Starts to copy `count` rows of `width` values to shared memory: zeros beyond `left` rows, and up
 // to a multiple of 16 columns. `wide`: 16 bytes at a time.
 DEVICE void fetch(T* to, const T* from, int count, int left, int width, bool wide) {
+#pragma unroll 1  // side by side, their addresses would need too many registers
     for (int e = threadIdx.x; e < count * (HEAD / 8); e += THREADS) {
         int row = e / (HEAD / 8), column = e % (HEAD / 8) * 8;
         if (column >= (width + 15) / 16 * 16) continue;
