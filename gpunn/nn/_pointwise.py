@@ -15,6 +15,7 @@ import numpy as np
 
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
+from gpunn.cuda.kernels import pointwise as kernels
 from gpunn.draw import need
 from gpunn.dtypes import F32
 from gpunn.nn.module import Module
@@ -121,6 +122,7 @@ def pointwise(
     out: bool = False,
     words: str | None = None,
     check: Callable[..., None] | None = None,
+    kernel: Callable[..., tuple[Any, ...]] | None = None,
     node_name: str | None = None,
 ) -> tuple[Any, Any, Any]:
     """The function, its in-place form, and the module class (None without a `class_name`).
@@ -128,8 +130,9 @@ def pointwise(
     `home` is the module of the row (its `__name__`). `refusal` is the kernel that PyTorch names
     when it refuses a dtype. `integers`: they are taken, too. `in_place`: the function has
     PyTorch's parameter `inplace`; `out`: it has `out`. `check(x, ...)` may refuse raw array and
-    parameters. `words`: see `Activation`. `args` are parameters of the examples, and `shows`
-    what comes of -1 and 2.
+    parameters. `kernel(...)` names the function of kernels/pointwise.cu that a GPU uses, with its
+    parameters made of the row's. `words`: see `Activation`. `args` are parameters of the
+    examples, and `shows` what comes of -1 and 2.
     """
     own = list(inspect.signature(forward).parameters.values())[2:]
     kinds = "fViu" if integers else "fV"
@@ -143,15 +146,26 @@ def pointwise(
         if check is not None:
             check(x, *values)
         need(x.dtype.kind in kinds, refusal or f"{name}_cpu", x.dtype)
-        if half(x.dtype):
+        y = None
+        if kernel is not None and type(x) is not np.ndarray:
+            which, *given = kernel(*values)
+            y = kernels.pointwise(which, tuple(given), x)
+        if y is None and half(x.dtype):
             y = forward(x.astype(F32), input.device.xp, *values).astype(x.dtype)
-        else:
+        elif y is None:
             y = forward(x, input.device.xp, *values)
         return result(y, input, backward, (input,), (x, values))
 
     @vjp((0, None), name=node_name or _camel(name) + "Backward0")
     def backward(g: Any, x: Any, values: tuple[Any, ...]) -> Any:
-        if not isinstance(g, Tensor) and half(g.dtype):
+        if isinstance(g, Tensor):
+            return rule(g, x, ns(x), *values)
+        if kernel is not None and type(x) is not np.ndarray:
+            which, *given = kernel(*values)
+            gx = kernels.pointwise_grad(which, tuple(given), x, g)
+            if gx is not None:
+                return gx
+        if half(g.dtype):
             return rule(g.astype(F32), x.astype(F32), ns(x), *values).astype(g.dtype)
         return rule(g, x, ns(x), *values)
 

@@ -58,12 +58,12 @@ hardtanh, hardtanh_, _ = _hardtanh_row(
     "hardtanh", "",
     lambda x, xp, min_val=-1.0, max_val=1.0: _clamp(x, xp, min_val, max_val), _inside,
     summary="min(max(x, min_val), max_val). ValueError for min_val > max_val.",
-    shows="tensor([-1.,  1.])",
+    shows="tensor([-1.,  1.])", kernel=lambda low, high: ("hardtanh", low, high),
 )  # fmt: skip
 relu6, _, _ = _hardtanh_row(
     "relu6", "", lambda x, xp: _clamp(x, xp, 0, 6), lambda g, x, xp: _inside(g, x, xp, 0, 6),
     check=lambda x: _check_bounds(x, 0, 6), summary="min(max(x, 0), 6).",
-    shows="tensor([0., 2.])",
+    shows="tensor([0., 2.])", kernel=lambda: ("hardtanh", 0.0, 6.0),
     paper="Krizhevsky, \"Convolutional Deep Belief Networks on CIFAR-10\" (2010)",
 )  # fmt: skip
 
@@ -119,13 +119,13 @@ hardsigmoid, _, Hardsigmoid = _row(
     "hardsigmoid", "Hardsigmoid", lambda x, xp: _clamp(x + 3, xp, 0, 6) / 6,
     lambda g, x, xp: _inside(g / 6, x, xp, -3, 3),
     summary="min(max(x + 3, 0), 6) / 6, nearly the logistic function.", words="",
-    shows="tensor([0.3333, 0.8333])",
+    shows="tensor([0.3333, 0.8333])", kernel=lambda: ("hardsigmoid",),
 )  # fmt: skip
 hardswish, _, Hardswish = _row(
     "hardswish", "Hardswish", lambda x, xp: x * (_clamp(x + 3, xp, 0, 6) / 6),
     lambda g, x, xp: g * (x >= 3) + _inside(g, x, xp, -3, 3) * (xp.clip(x, -3, 3) / 3 + 0.5),
     summary="x hardsigmoid(x), nearly SiLU.", words="", shows="tensor([-0.3333,  1.6667])",
-    paper="Howard et al., \"Searching for MobileNetV3\" (2019)",
+    paper="Howard et al., \"Searching for MobileNetV3\" (2019)", kernel=lambda: ("hardswish",),
 )  # fmt: skip
 
 
@@ -149,13 +149,13 @@ def _outside(g: Any, x: Any, xp: Any, lambd: float) -> Any:
 hardshrink, _, Hardshrink = _row(
     "hardshrink", "Hardshrink", lambda x, xp, lambd=0.5: x * (abs(x) > lambd), _outside,
     summary="x where abs(x) > lambd, else 0.", shows="tensor([-1.,  2.])", words="{lambd}",
-    in_place=False, out=True,
+    in_place=False, out=True, kernel=lambda lambd: ("hardshrink", lambd),
 )  # fmt: skip
 softshrink, _, Softshrink = _row(
     "softshrink", "Softshrink", lambda x, xp, lambd=0.5: x - _clamp(x, xp, -lambd, lambd), _outside,
     summary="x moved towards 0 by lambd, which is 0 where it gets there. RuntimeError for "
     "lambd < 0.", shows="tensor([-0.5000,  1.5000])", words="{lambd}", check=_check_lambda,
-    in_place=False, out=True,
+    in_place=False, out=True, kernel=lambda lambd: ("softshrink", lambd),
 )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ threshold, threshold_, Threshold = _row(
     "threshold", "Threshold", _replace,
     lambda g, x, xp, threshold, value: g * ~(x <= threshold),
     summary="x where x > threshold, else value.", args="0.5, 20.", shows="tensor([20.,  2.])",
-    integers=True,
+    integers=True, kernel=lambda threshold, value: ("threshold", threshold, value),
 )  # fmt: skip
 
 
@@ -192,6 +192,7 @@ leaky_relu, leaky_relu_, LeakyReLU = _row(
     shows="tensor([-0.0100,  2.0000])",
     paper="Maas, Hannun and Ng, \"Rectifier nonlinearities improve neural network acoustic "
     "models\" (2013)", node_name="LeakyReluBackward0",
+    kernel=lambda slope: ("leaky_relu", slope),
 )  # fmt: skip
 
 _prelu_kernel = binary(

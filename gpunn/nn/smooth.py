@@ -38,7 +38,7 @@ elu, elu_, ELU = _row(
     "elu", "ELU", lambda x, xp, alpha=1.0: _unit(x, xp, alpha), _unit_rule,
     summary="x where positive, else alpha (e ** x - 1).", shows="tensor([-0.6321,  2.0000])",
     paper="Clevert, Unterthiner and Hochreiter, \"Fast and accurate deep network learning by "
-    "exponential linear units\" (2016)",
+    "exponential linear units\" (2016)", kernel=lambda alpha: ("elu", alpha, 1.0, 1.0),
 )  # fmt: skip
 selu, selu_, SELU = _row(
     "selu", "SELU", lambda x, xp: _unit(x, xp, SELU_ALPHA, SELU_SCALE),
@@ -46,7 +46,7 @@ selu, selu_, SELU = _row(
     summary="1.0507 elu(x, 1.6733): layers of it keep mean 0 and variance 1.",
     shows="tensor([-1.1113,  2.1014])", node_name="EluBackward0",
     paper="Klambauer, Unterthiner, Mayr and Hochreiter, \"Self-normalizing neural networks\" "
-    "(2017)",
+    "(2017)", kernel=lambda: ("elu", SELU_ALPHA, SELU_SCALE, 1.0),
 )  # fmt: skip
 
 
@@ -61,6 +61,7 @@ celu, celu_, CELU = _row(
     summary="x where positive, else alpha (e ** (x / alpha) - 1). RuntimeError for alpha = 0.",
     shows="tensor([-0.6321,  2.0000])", check=_check_celu,
     paper="Barron, \"Continuously differentiable exponential linear units\" (2017)",
+    kernel=lambda alpha: ("elu", alpha, 1.0, alpha),
 )  # fmt: skip
 
 
@@ -82,12 +83,14 @@ softplus, _, Softplus = _row(
     ),
     summary="log(1 + e ** (beta x)) / beta, and x itself where beta x > threshold.",
     shows="tensor([0.3133, 2.1269])", in_place=False, out=True,
+    kernel=lambda beta, threshold: ("softplus", beta, threshold),
 )  # fmt: skip
 logsigmoid, _, LogSigmoid = _row(
     "logsigmoid", "LogSigmoid", lambda x, xp: -_log1p_exp(-x, xp),
     lambda g, x, xp: g * on(sigmoid, -x), refusal="log_sigmoid_cpu",
     summary="log(1 / (1 + e ** -x)), stable where that is near 0.",
     shows="tensor([-1.3133, -0.1269])", in_place=False, out=True, node_name="LogSigmoidBackward0",
+    kernel=lambda: ("logsigmoid",),
 )  # fmt: skip
 
 
@@ -100,6 +103,7 @@ mish, _, Mish = _row(
     "mish", "Mish", lambda x, xp: x * xp.tanh(_log1p_exp(x, xp)), _mish_rule,
     summary="x tanh(log(1 + e ** x)).", shows="tensor([-0.3034,  1.9440])",
     paper="Misra, \"Mish: A self regularized non-monotonic activation function\" (2019)",
+    kernel=lambda: ("mish",),
 )  # fmt: skip
 
 
