@@ -1,9 +1,11 @@
-"""Compiles every kernel, in every variant that it declares, for every architecture, without a GPU.
+"""Compiles every kernel, in every dtype that it declares, for every architecture, without a GPU.
 
-    python -m tests.kernels.compile_check [stem ...] [--arch 90]
+    python -m tests.kernels.compile_check [stem ...] [--arch 90] [--all]
 
-prints registers for each kernel and architecture (the most of all variants) and spilled bytes.
-A warning fails, and so does a spill in a kernel without a `// spills: why` line above it.
+compiles all variants (tile sizes, index types, ...) for sm_75 and sm_90 and one of each dtype for
+the others; with --all, or named architectures, all for all. It prints registers for each kernel and
+architecture (the most of all variants) and spilled bytes. A warning fails, and so does a spill in a
+kernel without a `// spills: why` line above it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from gpunn.cuda.kernels import loader
 from tests.kernels import nvrtc
 
 ARCHITECTURES = (75, 80, 86, 90, 100, 120)
+WHOLE = (75, 90)  # those that every variant is compiled for
 _CACHE = Path(tempfile.gettempdir()) / f"gpunn-compile-check-{os.getuid()}"
 _MARK = re.compile(
     r"//\s*spills:[^\n]*\n(?:[^\n;{]*\n)*?[^;{]*?__global__[^;{]*?\b(?!__launch_bounds__)(\w+)\s*\("
@@ -57,13 +60,27 @@ def measure(job: tuple[str, str, int]) -> tuple[dict[str, Any], str]:
     return found, ""
 
 
-def check(stems: list[str], architectures: tuple[int, ...], workers: int) -> int:
+def one_of_each_dtype(source: loader.Source) -> list[dict[str, Any]]:
+    """The first of the variants of each dtype."""
+    found: dict[Any, dict[str, Any]] = {}
+    for choice in source.variants():
+        found.setdefault(choice.get("T"), choice)
+    return list(found.values())
+
+
+def check(
+    stems: list[str], architectures: tuple[int, ...], whole: tuple[int, ...], workers: int
+) -> int:
     """Prints the table; returns the number of failures."""
-    jobs, labels = [], []
+    jobs, labels, left_out = [], [], 0
     for source in sources(stems):
+        some = one_of_each_dtype(source)
         for choice in source.variants():
             text = source.text(**choice)
             for arch in architectures:
+                if arch not in whole and choice not in some:
+                    left_out += 1
+                    continue
                 jobs.append((source.stem, text, arch))
                 labels.append(", ".join(f"{k}={v}" for k, v in choice.items()))
     marked = {name for _, text, _ in jobs for name in _MARK.findall(text)}
@@ -82,6 +99,8 @@ def check(stems: list[str], architectures: tuple[int, ...], workers: int) -> int
                     failures.append(f"{stem}.cu {name} ({label}) sm_{arch}: {spilled} bytes spill")
     show(table, architectures)
     print(f"NVRTC {nvrtc.version()}: {len(jobs)} compilations, {len(failures)} failures")
+    if left_out:
+        print(f"{left_out} further variants were left out: --all compiles them, too")
     print("\n".join(failures[:40]))
     return len(failures)
 
@@ -102,11 +121,14 @@ def main() -> int:
     parser.add_argument("stems", nargs="*", help="kernel files, without .cu; all by default")
     parser.add_argument("--arch", type=int, action="append", help="75, 80, 86, 90, 100 or 120")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--all", action="store_true", help="every variant for every architecture")
     options = parser.parse_args()
     if nvrtc.missing():
         print(f"compile check skipped: {nvrtc.missing()}")
         return 0
-    return min(1, check(options.stems, tuple(options.arch or ARCHITECTURES), options.workers))
+    architectures = tuple(options.arch or ARCHITECTURES)
+    whole = architectures if options.all or options.arch else WHOLE
+    return min(1, check(options.stems, architectures, whole, options.workers))
 
 
 if __name__ == "__main__":
