@@ -4,6 +4,8 @@ Inside `device()` CUDA is available: `gpunn.device("cuda")` has arrays of a NumP
 refuses to mix with host arrays as CuPy's does, and its `RawModule` is the emulator, so the
 launchers run as they are and the kernels' own text is what computes.
 
+What CuPy lacks of NumPy is refused (cupy_lacks.py), and an index out of range wraps around.
+
 `on_both` compares an operation there with the same on the CPU in float64, `same_bits` runs it in
 several orders of threads and blocks, `check_build` looks for races, bad accesses and barriers.
 """
@@ -16,6 +18,7 @@ import functools
 import sys
 import types
 
+import cupy_lacks
 import emulator
 import fake_cupy
 import numpy as np
@@ -35,14 +38,21 @@ class ndarray(np.ndarray):  # noqa: N801
 
     @property
     def data(self):
-        return type("MemoryPointer", (), {"ptr": self.ctypes.data, "mem": None, "device_id": 0})
+        address = plain(self).ctypes.data
+        return type("MemoryPointer", (), {"ptr": address, "mem": None, "device_id": 0})
+
+    @property
+    def flags(self):
+        flags = super().flags
+        names = ("c_contiguous", "f_contiguous", "fnc", "forc", "owndata")
+        return types.SimpleNamespace(**{name: getattr(flags, name) for name in names})
 
     @property
     def _c_contiguous(self):
-        return self.flags.c_contiguous
+        return super().flags.c_contiguous
 
     def get(self):
-        return np.array(self, subok=False)
+        return plain(self).copy()
 
     def set(self, source):
         plain(self)[...] = source
@@ -51,12 +61,11 @@ class ndarray(np.ndarray):  # noqa: N801
         return up(plain(self).copy(order=order))
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        options = plain(options if out is None else {**options, "out": tuple(out)})
-        made = getattr(ufunc, method)(*(plain(x) for x in inputs), **options)
-        return out[0] if out is not None and len(out) == 1 else up(made)
+        call = Ufunc(ufunc) if method == "__call__" else getattr(Ufunc(ufunc), method)
+        return call(*inputs, **(options if out is None else {**options, "out": tuple(out)}))
 
     def __array_function__(self, function, types, args, options):
-        return up(function(*plain(args), **plain(options)))
+        return _function(function)(*args, **options)
 
     @property
     def base(self):
@@ -65,14 +74,14 @@ class ndarray(np.ndarray):  # noqa: N801
         return None if type(base) is np.ndarray else base
 
     def __getitem__(self, key):
-        key = plain(key, strict=False)
+        key = _wrapped(self.shape, plain(key, strict=False))
         found = super().__getitem__(key)
         if isinstance(found, np.generic):  # CuPy gives a view
             found = super().__getitem__((*(key if isinstance(key, tuple) else (key,)), ...))
         return found
 
     def __setitem__(self, key, value):
-        plain(self)[plain(key, strict=False)] = plain(value)
+        plain(self)[_wrapped(self.shape, plain(key, strict=False))] = plain(value)
 
     def __array_wrap__(self, made, context=None, return_scalar=False):
         return up(made)
@@ -106,12 +115,71 @@ def up(x):
     return x
 
 
+def _wrapped(shape, key):
+    """The index with its arrays of integers brought into range: CuPy's wrap around."""
+    parts = [_list_as_array(p) for p in (key if isinstance(key, tuple) else (key,))]
+    whole = [isinstance(p, np.ndarray) and p.dtype.kind in "iu" for p in parts]
+    if not any(whole):
+        return key
+    widths = [_width(p) for p in parts]
+    rest, axis = len(shape) - sum(widths), 0
+    for i, part in enumerate(parts):
+        if whole[i] and axis < len(shape) and shape[axis]:
+            parts[i] = part % shape[axis]
+        axis += rest if part is Ellipsis else widths[i]
+    return tuple(parts)
+
+
+def _list_as_array(part):
+    return np.asarray(part) if isinstance(part, list) and part else part
+
+
+def _width(part):
+    """The number of dimensions that a part of an index stands for."""
+    if part is None or part is Ellipsis or isinstance(part, bool):
+        return 0
+    return part.ndim if isinstance(part, np.ndarray) and part.dtype.kind == "b" else 1
+
+
+def _refuse(name, args, options):
+    """The errors of what CuPy's function (or method) of this name does not take."""
+    bad = sorted(set(options) & set(cupy_lacks.KEYWORDS.get(name, "").split()))
+    if bad:
+        raise TypeError(f"cupy.{name} takes no {', '.join(bad)}=")
+    kinds = {x.dtype.kind for x in args if isinstance(x, np.ndarray)}
+    if "c" in kinds and name in cupy_lacks.NO_COMPLEX.split():
+        raise TypeError(f"Wrong type (complex) of arguments for cupy_{name}")
+
+
+def _dtype_of_cupy(name, made):
+    """The result as CuPy's kernels give it where its table of dtypes has no bfloat16."""
+    bf16 = isinstance(made, np.ndarray) and made.dtype.name == "bfloat16"
+    return made.astype(np.float32) if bf16 and name in cupy_lacks.TO_FLOAT32.split() else made
+
+
 def _method(name):
     def call(self, *args, **options):
+        _refuse(name, (self,), options)
+        if name == "take":
+            options["mode"] = "wrap"
         made = getattr(plain(self), name)(*plain(args), **plain(options))
-        return options["out"] if options.get("out") is not None else up(made)
+        if options.get("out") is not None:
+            return options["out"]
+        return up(_dtype_of_cupy(name, made))
 
     return functools.wraps(getattr(np.ndarray, name))(call)
+
+
+def _absent(name):
+    def get(self):
+        raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
+
+    return property(get)
+
+
+for _name in cupy_lacks.METHODS.split():
+    if not _name.startswith("__"):  # NumPy itself looks for those
+        setattr(ndarray, _name, _absent(_name))
 
 
 _METHODS = """
@@ -124,7 +192,7 @@ for _name in _METHODS.split():
 
 def _diagonal(self, *args, **options):
     made = np.ndarray.diagonal(self, *args, **options)
-    made.flags.writeable = True  # CuPy's is
+    np.ndarray.setflags(made, write=True)  # CuPy's is
     return made
 
 
@@ -175,7 +243,9 @@ class Function:
         ready = []
         for arg in args:
             record = Pinned.at(arg) if type(arg) is np.uint64 else None
-            ready.append(arg if record is None else record)
+            if hasattr(arg, "arrays"):  # a table of pointers
+                arg.arrays = plain(arg.arrays)
+            ready.append(plain(arg, strict=False) if record is None else record)
         self.inner(grid, block, tuple(ready), shared_mem=shared_mem)
 
 
@@ -196,12 +266,107 @@ class RawModule:
 
 
 def _function(f):
+    name = f.__name__
+
     @functools.wraps(f)
     def call(*args, **options):
-        made = f(*plain(args), **plain(options))
-        return options["out"] if options.get("out") is not None else up(made)
+        _refuse(name, args, options)
+        args, given = plain(args), plain(options)
+        if name == "take":
+            given["mode"] = "wrap"
+        if name == "take_along_axis":
+            n = args[0].size if args[2] is None else args[0].shape[args[2]]
+            args = (args[0], args[1] % n if n else args[1], args[2])
+        made = f(*args, **given)
+        if options.get("out") is not None:
+            return options["out"]
+        return up(_dtype_of_cupy(name, made))
 
     return call
+
+
+class Ufunc:
+    """One of CuPy's ufuncs: fewer keywords and methods than NumPy's, wide products of halves."""
+
+    def __init__(self, ufunc):
+        self.ufunc, self.__name__ = ufunc, ufunc.__name__
+
+    def __call__(self, *args, **options):
+        if set(options) - cupy_lacks.OPTIONS:
+            raise TypeError(f"Wrong arguments {options}")
+        _refuse(self.__name__, args, options)
+        outs = args[self.ufunc.nin :] or options.get("out")
+        args, options = plain(args), plain(options)
+        if self.__name__ == "matmul" and getattr(args[0], "itemsize", 0) == 2 and not options:
+            return up(np.matmul(*(x.astype(np.float32) for x in args)).astype(args[0].dtype))
+        made = self.ufunc(*args, **options)
+        outs = outs if isinstance(outs, tuple) else (outs,) if outs is not None else ()
+        return outs[0] if len(outs) == 1 else up(made)
+
+    def at(self, array, key, *values):
+        dtypes = cupy_lacks.AT_DTYPES.split()
+        dtypes += ["float16"] if self.__name__ in ("add", "subtract") else []
+        if self.__name__ not in cupy_lacks.AT.split():
+            raise NotImplementedError(f"`cupy_{self.__name__}.at` is not supported yet")
+        if array.dtype.name not in dtypes:
+            raise TypeError(f"cupy.{self.__name__}.at supports {dtypes}, not {array.dtype}")
+        key = _wrapped(array.shape, plain(key, strict=False))
+        passing = {np.maximum: np.fmax, np.minimum: np.fmin}  # NaN loses, as in CUDA's atomicMax
+        passing.get(self.ufunc, self.ufunc).at(plain(array), key, *plain(values))
+
+    def outer(self, a, b, **options):
+        return up(self.ufunc.outer(plain(a), plain(b), **plain(options)))
+
+    def __getattr__(self, name):
+        if name in cupy_lacks.ONLY and self.__name__ not in cupy_lacks.ONLY[name].split():
+            return lambda *args, **options: self._unsupported(name)
+        found = getattr(self.ufunc, name)
+        return _function(found) if name in cupy_lacks.ONLY else found
+
+    def _unsupported(self, method):
+        raise NotImplementedError(f"`cupy_{self.__name__}.{method}` is not supported yet")
+
+
+def _namespace(source, missing, prefix):
+    """A function that finds what CuPy has of one of NumPy's namespaces."""
+
+    def find(name):
+        if name.startswith("__") or name in missing.split():
+            raise AttributeError(f"module {prefix!r} has no attribute {name!r}")
+        found = getattr(source, name)
+        if isinstance(found, np.ufunc):
+            return Ufunc(found)
+        return _function(found) if callable(found) and not isinstance(found, type) else found
+
+    return find
+
+
+_AS_ARRAY = {name: getattr(np, name) for name in ("array", "asarray", "ascontiguousarray")}
+
+
+@contextlib.contextmanager
+def no_implicit_transfers():
+    """np.asarray(array of the device) and its like are errors, as with CuPy's arrays."""
+
+    def strict(f):
+        @functools.wraps(f)
+        def call(source, *args, **options):
+            if isinstance(source, ndarray) and options.get("subok") is not True:
+                raise TypeError(
+                    "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to "
+                    "construct a NumPy array explicitly."
+                )
+            return f(source, *args, **options)
+
+        return call
+
+    for name, f in _AS_ARRAY.items():
+        setattr(np, name, strict(f))
+    try:
+        yield
+    finally:
+        for name, f in _AS_ARRAY.items():
+            setattr(np, name, f)
 
 
 @functools.cache
@@ -209,30 +374,33 @@ def module():
     """The stand-in `cupy`, one for all tests, so that a kernel is compiled once."""
     cupy = fake_cupy.make(capacity=1 << 40)
 
+    find = _namespace(np, cupy_lacks.NAMES, "cupy")
+
     def from_numpy(name):
-        if name.startswith("__"):  # of the module itself: its file is not NumPy's
-            raise AttributeError(name)
-        found = getattr(np, name)
-        if isinstance(found, (np.ufunc, type)) or not callable(found):
-            return found
-        made = _function(found)
-        setattr(cupy, name, made)
-        return made
+        found = find(name)
+        setattr(cupy, name, found)
+        return found
 
     def array(source, dtype=None, copy=True, order="K"):
-        return up(np.array(plain(source, strict=False), dtype, order=order, copy=True))
+        if isinstance(source, (list, tuple)) and source:
+            kinds = {isinstance(v, ndarray) for v in source}
+            if len(kinds) == 2:
+                raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+        return up(_AS_ARRAY["array"](plain(source, strict=False), dtype, order=order))
 
     def asarray(source, dtype=None, order=None):
         if isinstance(source, ndarray) and (dtype is None or source.dtype == dtype):
             return source
-        return up(np.array(plain(source, strict=False), dtype, order=order or "K"))
+        return array(source, dtype, order=order or "K")
 
     cupy.__getattr__ = from_numpy
+    cupy.linalg = types.ModuleType("cupy.linalg")
+    cupy.linalg.__getattr__ = _namespace(np.linalg, cupy_lacks.LINALG, "cupy.linalg")
     cupy.ndarray, cupy.array, cupy.asarray = ndarray, array, asarray
     cupy.asnumpy = lambda x: x.get()
     del cupy.zeros
     cupy.diagonal = lambda a, *args, **options: a.diagonal(*args, **options)
-    cupy.broadcast_to = lambda a, shape: np.broadcast_to(a, shape, subok=True)
+    cupy.broadcast_to = functools.partial(np.broadcast_to._implementation, subok=True)
     cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(
         as_strided=_function(np.lib.stride_tricks.as_strided),  # without a base, as CuPy's
         sliding_window_view=_function(np.lib.stride_tricks.sliding_window_view),
@@ -274,7 +442,7 @@ def device():
     missing = emulator.missing()
     if missing:
         pytest.skip(f"the CUDA emulator cannot run: {missing}")
-    with fake_cupy.installed(module()):
+    with fake_cupy.installed(module()), no_implicit_transfers():
         Function.launches.clear()
         sys.modules.update(extras())
         try:

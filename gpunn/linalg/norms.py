@@ -97,9 +97,9 @@ def _check_identity(shape: tuple[int, ...], ord: Any, axes: Any) -> None:
 
 def _norm_array(x: Any, ord: Any, axes: Any, keepdim: bool) -> Any:
     """The norm of a raw array; half precision in float32."""
-    if half(x.dtype):
-        return np.asarray(_norm_array(x.astype(F32), ord, axes, keepdim)).astype(x.dtype)
     xp = namespace(x)
+    if half(x.dtype):
+        return xp.asarray(_norm_array(x.astype(F32), ord, axes, keepdim)).astype(x.dtype)
     how = {"axis": axes, "keepdims": keepdim}
     if ord == 2:
         if axes is None and not keepdim and x.flags.c_contiguous and x.dtype.kind == "f":

@@ -49,7 +49,7 @@ def svd_arrays(a: Any, full: bool, vectors: bool = True) -> Any:
 
 def _check_phase(name: str, x: Any) -> None:
     """RuntimeError where a loss depends on the phase, which vectors do not have."""
-    if x.is_complex() and abs(diagonal_of(x).array.imag).max(initial=0) > 1e-2:
+    if x.is_complex() and (abs(diagonal_of(x).array.imag) > 1e-2).any():
         raise RuntimeError(
             f"{name}: The singular vectors or eigenvectors in the complex case are specified up "
             "to multiplication by e^{i phi}. The specified loss function depends on this phase "

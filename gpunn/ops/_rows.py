@@ -443,8 +443,14 @@ def _caller(forward: Any) -> Callable[..., Any]:
     if not isinstance(forward, np.ufunc):
         return forward
 
+    logical = forward.__name__.startswith("logical")
+
     def call(*args: Any) -> Any:
-        xp = args[-1]
-        return (forward if xp is np else getattr(xp, forward.__name__))(*args[:-1])
+        *arrays, xp = args
+        if xp is np:
+            return forward(*arrays)
+        if logical and arrays[0].dtype.kind == "c":  # CuPy's take no complex numbers
+            arrays = [a != 0 for a in arrays]
+        return getattr(xp, forward.__name__)(*arrays)
 
     return call

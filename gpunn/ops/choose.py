@@ -27,10 +27,16 @@ from gpunn.ops._rows import (
 from gpunn.tensor import Tensor, wrap
 
 
+def where_array(mask: Any, a: Any, b: Any) -> Any:
+    """`where` of raw arrays of one dtype. CuPy's gives float32 for bfloat16."""
+    made = ns(a).where(mask, a, b)
+    return made if made.dtype is a.dtype else made.astype(a.dtype, copy=False)
+
+
 def only(mask: Any, g: Any) -> Any:
     """g where mask holds, 0 elsewhere: for VJPs, with arrays or Tensors."""
     if not isinstance(g, Tensor):
-        return ns(g).where(mask, g, g.dtype.type(0))
+        return where_array(mask, g, g.dtype.type(0))
     return where(mask if isinstance(mask, Tensor) else wrap(mask, g.device), g, 0.0)
 
 
@@ -134,7 +140,7 @@ def where(
     if condition.device is not a.device:
         mask = a.device.xp.asarray(mask)
     try:
-        y = a.device.xp.where(mask, a.array, b.array)
+        y = where_array(mask, a.array, b.array)
     except ValueError:
         shape = size_error(mask.shape, a.array.shape)
         raise shape if "cannot be" not in str(shape) else size_error(

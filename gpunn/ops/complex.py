@@ -61,7 +61,9 @@ def conj_physical(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     >>> gpunn.conj_physical(gpunn.tensor([1 + 2j]))
     tensor([1.-2.j])
     """
-    return _conj(input, out=out) if _is_complex(input) or out is not None else input
+    if _is_complex(input):
+        return _conj(input, out=out)
+    return input if out is None else write_out(out, input, "conj_physical")
 
 
 @method

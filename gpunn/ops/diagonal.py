@@ -10,6 +10,7 @@ from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, view, vjp
 from gpunn.ops._rows import cast, document, inplace, refusal, write_out
+from gpunn.ops.choose import only
 from gpunn.ops.views import reshape
 from gpunn.tensor import Tensor, method, normal_dim
 
@@ -167,7 +168,7 @@ def _triangle(name: str, what: str, lower: bool) -> Any:
         m, n = x.shape[-2:]
         xp = ns(x)
         off = xp.arange(n) - xp.arange(m)[:, None]  # which diagonal each element is on
-        return xp.where(off <= diagonal if lower else off >= diagonal, x, x.dtype.type(0))
+        return only(off <= diagonal if lower else off >= diagonal, x)
 
     def tri(input: Tensor, diagonal: int = 0, *, out: Tensor | None = None) -> Tensor:
         if input.array.ndim < 2:

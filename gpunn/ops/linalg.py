@@ -24,7 +24,8 @@ from gpunn.tensor import Tensor, wrap
 def matmul_array(a: Any, b: Any) -> Any:
     """a @ b of raw arrays of one dtype, in that dtype."""
     d = a.dtype
-    if half(d) and type(a) is np.ndarray:
+    dot = a.ndim == b.ndim == 1  # CuPy's rounds the products of two vectors before it adds
+    if half(d) and (dot or type(a) is np.ndarray):
         return matmul_array(a.astype(F32), b.astype(F32)).astype(d)
     if d.kind == "b":
         raise NotImplementedError("\"addmm_impl_cpu_\" not implemented for 'Bool'")

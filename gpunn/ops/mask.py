@@ -9,6 +9,7 @@ import numpy as np
 from gpunn.autograd.graph import check_inplace, mode, needs, result, touch, vjp
 from gpunn.autograd.graph import namespace as ns
 from gpunn.ops._rows import inplace, same_device
+from gpunn.ops.choose import only, where_array
 from gpunn.ops.index import put, refuse_overlap
 from gpunn.ops.index_write import fill_value
 from gpunn.ops.shape import broadcast_tensors
@@ -31,8 +32,7 @@ def _masked_fill_vjp(g: Any, mask: Any, needs: tuple[bool, bool]) -> Any:
         m = wrap(mask, g.device)
         gv = g.masked_fill(~m, 0).sum() if needs[1] else None  # type: ignore[attr-defined]
         return g.masked_fill(m, 0), gv  # type: ignore[attr-defined]
-    xp, zero = ns(g), g.dtype.type(0)
-    return xp.where(mask, zero, g), xp.where(mask, g, zero).sum() if needs[1] else None
+    return only(~mask, g), only(mask, g).sum() if needs[1] else None
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
@@ -49,7 +49,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         same_device("masked_fill", (input, mask))
     fill = fill_value("masked_fill", input, value)
     x = input.array
-    y = ns(x).where(m, fill.array, x)
+    y = where_array(m, fill.array, x)
     if y.shape != x.shape:
         input = expand(input, y.shape)
     return result(y, input, _masked_fill_vjp, (input, fill), (m,))

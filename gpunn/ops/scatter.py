@@ -235,13 +235,37 @@ def _summed(
 
 def _combine_at(y: Any, key: Key, values: Any, reduce: str) -> None:
     name = {"prod": "multiply", "amax": "maximum", "amin": "minimum"}[reduce]
-    if type(y) is np.ndarray or reduce != "prod":
-        getattr(ns(y), name).at(y, key, values)
+    if type(y) is np.ndarray:
+        getattr(np, name).at(y, key, values)
+        return
+    if reduce != "prod":
+        _extreme_at_cuda(y, key, values, name)
         return
     host = y.get()  # CuPy has no product at repeated indices
     there: Any = tuple(k if type(k) is slice else k.get() for k in key)
     np.multiply.at(host, there, values.get())
     y.set(host)
+
+
+def _extreme_at_cuda(y: Any, key: Key, values: Any, name: str) -> None:
+    """CuPy compares 32 and 64-bit numbers only, int64 not among them, and passes over NaN."""
+    xp, d = ns(y), y.dtype
+    at = getattr(xp, name).at
+    bad = None if d.kind in "biu" else xp.isnan(y).astype(np.int32)
+    if d == np.int64:  # ordered as uint64 is, once the sign bits are turned
+        sign = np.uint64(1 << 63)
+        wide = y.view(np.uint64) ^ sign
+        at(wide, key, values.astype(d, copy=False).view(np.uint64) ^ sign)
+        y[...] = (wide ^ sign).view(d)
+    elif y.itemsize < 4:
+        wide = y.astype(np.float32 if bad is not None else np.int32)
+        at(wide, key, values.astype(wide.dtype))
+        y[...] = wide
+    else:
+        at(y, key, values)
+    if bad is not None:
+        xp.maximum.at(bad, key, xp.isnan(values).astype(np.int32))
+        y[bad > 0] = np.nan
 
 
 def _neutral(reduce: str, dtype: Any) -> Any:

@@ -36,7 +36,8 @@ class _Memory:
         self.ro = [raw(r) for r in state.get("ro") or []]
         self.h_diag = raw(state.get("H_diag", 1))
         self.al = [raw(a) for a in state.get("al") or []]
-        self.d, self.t = raw(state.get("d")), raw(state.get("t"))
+        t: Any = state.get("t")
+        self.d, self.t = raw(state.get("d")), t.item() if hasattr(t, "item") else t
         self.g, self.loss = raw(state.get("prev_flat_grad")), state.get("prev_loss")
 
     def save(self, state: dict[str, Any], like: Tensor) -> None:
@@ -237,8 +238,9 @@ class LBFGS(Optimizer):
         memory = _Memory(state)
         on(like.device, self._iterate, group, state, memory, closure, float(first_loss), g)
         memory.save(state, like)
-        if isinstance(group["lr"], Tensor):  # as in PyTorch, where the step length is a product
-            state["t"] = wrap(np.asarray(memory.t, group["lr"].array.dtype))
+        lr = group["lr"]
+        if isinstance(lr, Tensor):  # as in PyTorch, where the step length is a product
+            state["t"] = wrap(lr.device.xp.asarray(memory.t, lr.array.dtype), lr.device)
         return first_loss
 
     def _iterate(

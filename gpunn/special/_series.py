@@ -25,17 +25,23 @@ def horner(t: Any, coefficients: tuple[float, ...]) -> Any:
     return y
 
 
-def computed(body: Callable[..., Any], cupy: str | None = None) -> Callable[..., Any]:
+def computed(
+    body: Callable[..., Any], cupy: str | Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     """`forward(*arrays, xp)` of a row from `body(*float64 arrays, xp)`, flat ones on the CPU.
 
-    On a GPU it is CuPy's function of the name `cupy`, where CuPy has one.
+    On a GPU it is CuPy's function of the name `cupy`, where CuPy has one, or what
+    `cupy(its special functions, *arrays)` makes of them.
     """
 
     def forward(*args: Any) -> Any:
         *arrays, xp = args
         if xp is not np:
             if cupy is not None:
-                return getattr(importlib.import_module("cupyx.scipy.special"), cupy)(*arrays)
+                theirs = importlib.import_module("cupyx.scipy.special")
+                made = (getattr(theirs, cupy)(*arrays) if isinstance(cupy, str)
+                        else cupy(theirs, *arrays))  # fmt: skip
+                return made.astype(arrays[0].dtype, copy=False)
             return body(*(a.astype(F64) for a in arrays), xp).astype(arrays[0].dtype)
         shape = arrays[0].shape
         if len(arrays) > 1:
@@ -53,8 +59,8 @@ def computed(body: Callable[..., Any], cupy: str | None = None) -> Callable[...,
 
 def special(
     name: str, body: Callable[..., Any], vjp: Any, saves: Any, summary: str, at: str, gives: str, *,
-    cupy: str | None = None, direct: bool = False, prefix: str = "Special", at_top: bool = False,
-    **kw: Any,
+    cupy: str | Callable[..., Any] | None = None, direct: bool = False, prefix: str = "Special",
+    at_top: bool = False, **kw: Any,
 ) -> Any:  # fmt: skip
     """A row of real floats with its example: name(tensor([at])) is tensor([gives]).
 

@@ -241,8 +241,14 @@ def _turned(other: bool, y: Any) -> Any:
 
 # --- the functions ------------------------------------------------------------------------
 
+
+def _lgamma_cupy(theirs: Any, x: Any) -> Any:
+    """CuPy's lgamma, like SciPy's, is -inf at -inf; PyTorch's is inf there."""
+    return theirs.gammaln(ns(x).where(x == -np.inf, np.inf, x))
+
+
 lgamma = special("lgamma", lgamma_array, lambda g, x: g * on(digamma, x), 0,
-                 "The logarithm of |gamma(x)|.", "4.", "1.7918", cupy="gammaln",
+                 "The logarithm of |gamma(x)|.", "4.", "1.7918", cupy=_lgamma_cupy,
                  prefix="", at_top=True)  # fmt: skip
 digamma = special("digamma", digamma_array, lambda g, x: g * on(_polygamma(1), x), 0,
                   "The derivative of lgamma.", "1.", "-0.5772", cupy="digamma",

@@ -22,8 +22,10 @@ class Raised:
 def outcome(package: Package, fn: Callable, args: tuple = (), kwargs: dict | None = None) -> Any:
     """What a call returns, or Raised; the package's generator is seeded before."""
     try:
-        package.seed(7)
-        return fn(*args, **(kwargs or {}))
+        package.begin((args, kwargs))
+        made = fn(*args, **(kwargs or {}))
+        package.settle()
+        return made
     except Exception as error:
         return Raised(error)
 

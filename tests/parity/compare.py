@@ -53,7 +53,7 @@ def _tensor_difference(
         return f"dtype {got.dtype}, PyTorch {want.dtype}"
     if tuple(got.shape) != tuple(want.shape):
         return f"shape {tuple(got.shape)}, PyTorch {tuple(want.shape)}"
-    if str(got.device) != package.device_of(want):
+    if not package.well_placed(got, want):
         return f"device {got.device}, PyTorch {want.device}"
     mine, theirs = package.to_torch(got), want.detach().resolve_conj().resolve_neg()
     if mine.dtype != theirs.dtype or mine.shape != theirs.shape:

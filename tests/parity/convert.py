@@ -8,12 +8,14 @@ validated by running PyTorch against PyTorch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import math
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,8 @@ def storage_of(t: torch.Tensor) -> int:
 
 class Package:
     """The package under test: how to find its functions and how to build its values."""
+
+    own_numbers = False  # whether its random numbers are others than PyTorch's on the CPU
 
     def __init__(self, name: str = "gpunn") -> None:
         self.name = name
@@ -237,6 +241,19 @@ class Package:
         """Start the package's random numbers anew."""
         self.module.manual_seed(seed)
 
+    # -- calls ---------------------------------------------------------------------------
+
+    def active(self) -> contextlib.AbstractContextManager:
+        """A context in which the package can be called."""
+        return contextlib.nullcontext()
+
+    def begin(self, args: Any) -> None:
+        """Before a call with these arguments: its random numbers start anew."""
+        self.seed(7)
+
+    def settle(self) -> None:
+        """Wait for what the calls so far have left to do: an error may come late."""
+
     # -- back ----------------------------------------------------------------------------
 
     def is_tensor(self, value: Any) -> bool:
@@ -260,9 +277,9 @@ class Package:
         bits = np.ascontiguousarray(array).reshape(array.shape).view(np.int16)
         return torch.from_numpy(bits.copy()).view(torch.bfloat16)
 
-    def device_of(self, want: torch.Tensor) -> str:
-        """The device on which the package should have what PyTorch has."""
-        return str(want.device)
+    def well_placed(self, got: Any, want: torch.Tensor) -> bool:
+        """Whether a tensor lies on the device where it should, PyTorch's being `want`."""
+        return str(got.device) == str(want.device)
 
     def memory(self, value: Any) -> int:
         """Where the memory of a tensor starts: equal for tensors that share it."""
@@ -298,26 +315,55 @@ class Itself(Package):
 class Emulated(Package):
     """gpunn on an emulated CUDA device, which takes the place of the CPU in all samples."""
 
+    own_numbers = True  # Philox's
+
     def __init__(self) -> None:
         super().__init__("gpunn")
-        sys.path.append(str(Path(__file__).parents[1]))
+        folder = str(Path(__file__).parents[1])
+        if folder not in sys.path:
+            sys.path.append(folder)
         self.stand_in = importlib.import_module("emulated")
-        self._entered = self.stand_in.device()
-        self.device = self._entered.__enter__()
-        self.module.set_default_device(self.device)
+        self.device = self.module.device("cuda", 0)
+        self.without_tensors = False
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """The device is there, and the default for new tensors."""
+        with self.stand_in.device():
+            self.module.set_default_device(self.device)
+            try:
+                yield
+            finally:
+                self.module.set_default_device("cpu")
+
+    def begin(self, args: Any) -> None:
+        super().begin(args)
+        self.without_tensors = not self.tensors(args)
+
+    def settle(self) -> None:
+        self.module.cuda.synchronize()
 
     def _constant(self, value: Any) -> Any:
         if isinstance(value, torch.device) or value == "cpu":
             return self.device
         return super()._constant(value)
 
+    def _storage(self, t: torch.Tensor) -> Any:
+        return self.stand_in.up(super()._storage(t))
+
     def _view(self, t: torch.Tensor, storage: np.ndarray) -> Any:
         array = super()._view(t, storage).array
+        if t.numel():  # a view of the storage, which lies on the device
+            parts = array.shape, array.dtype, storage
+            start = t.storage_offset() * array.itemsize
+            array = self.stand_in.ndarray(*parts, start, array.strides)
         wrap = importlib.import_module("gpunn.tensor").wrap
-        return wrap(self.stand_in.up(array), self.module.device("cuda", 0))
+        return wrap(self.stand_in.up(array), self.device)
 
-    def device_of(self, want: torch.Tensor) -> str:
-        return "cuda:0"
+    def well_placed(self, got: Any, want: torch.Tensor) -> bool:
+        """Results of numbers alone, and an optimizer's scalars, may lie on the CPU."""
+        scalar = self.without_tensors and got.ndim == 0
+        return str(got.device) == "cuda:0" or (scalar and str(got.device) == "cpu")
 
     def seed(self, seed: int) -> None:
         super().seed(seed)

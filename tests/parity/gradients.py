@@ -67,7 +67,8 @@ def check_gradients(check: Any, kind: str, sample: Any, dtype: torch.dtype, seco
         return
     try:
         mine = Walk(check.package, check, sample, kind == "inplace grad")
-        text = _compare(check, mine, theirs, want, cotangents, directions, second)
+        text = _compare(check, mine, theirs, want, cotangents, directions, second,
+                        check.compares(sample.kwargs))  # fmt: skip
     except Exception as error:
         text = error_text(error)
     check.report.check(kind, dtype, check.describe(sample), text)
@@ -82,7 +83,7 @@ def _gradients(walk: Walk, cotangents: list, directions: list, second: bool) -> 
 
 def _compare(
     check: Any, mine: Walk, theirs: Walk, want: list, cotangents: list, directions: list,
-    second: bool,
+    second: bool, values: bool,
 ) -> str | None:  # fmt: skip
     flags = [[t.requires_grad for t in w.all] for w in (mine, theirs)]
     if flags[0] != flags[1]:
@@ -90,15 +91,20 @@ def _compare(
     got = _gradients(mine, cotangents, directions, second)
     single = any(t.dtype == torch.float32 for t in theirs.inputs)
     factor = check.factor * (10 if second or single else 1)  # longer sums than the results
+    check.package.settle()
     for i, (w, g) in enumerate(zip(want, got, strict=True)):
-        if text := gradient_difference(w, g, check.package, factor):
+        if text := gradient_difference(w, g, check.package, factor, values):
             return f"gradient of differentiable input {i}: {text}"
     return None
 
 
-def gradient_difference(want: Any, got: Any, package: Package, factor: float) -> str | None:
+def gradient_difference(
+    want: Any, got: Any, package: Package, factor: float, values: bool = True
+) -> str | None:
     """What differs between two gradients; none at all and zeros are the same."""
     if got is not None:
+        if want is not None and not package.well_placed(got, want):
+            return f"device {got.device}"
         got = package.to_torch(got)
     if want is None or got is None:
         other = got if want is None else want
@@ -111,7 +117,7 @@ def gradient_difference(want: Any, got: Any, package: Package, factor: float) ->
     want = want.detach().resolve_conj().resolve_neg()
     if (want.dtype, want.shape) != (got.dtype, got.shape):
         return f"{got.dtype} {tuple(got.shape)}, PyTorch {want.dtype} {tuple(want.shape)}"
-    return values_difference(want, got, factor)
+    return values_difference(want, got, factor) if values else None
 
 
 def _unique(tensors: list) -> list:

@@ -142,14 +142,16 @@ class ModuleCheck:
             return
         theirs, mine = pair
         if not self.info.is_lazy:
-            self.check("initial weights", self.states(theirs, mine))
+            self.check("initial weights", self.states(theirs, mine, not self.package.own_numbers))
         text = None if str(mine) == str(theirs) else f"{mine}, PyTorch {theirs}"
         self.check("repr", text)
         try:
             for p, m in ((TORCH, theirs), (self.package, mine)):
                 m.to(p.translate(self.dtype))
                 m.train(training)
-            if not self.info.is_lazy:
+            if self.info.is_lazy and self.package.own_numbers:
+                self.materialise(case.forward_input, theirs, mine)
+            if not self.info.is_lazy or self.package.own_numbers:
                 self.load(theirs, mine)
             if first:
                 self.copies(theirs, mine)
@@ -178,9 +180,20 @@ class ModuleCheck:
             return None
         return theirs, mine
 
-    def states(self, theirs: Any, mine: Any) -> str | None:
+    def states(self, theirs: Any, mine: Any, values: bool = True) -> str | None:
         """What differs between two state dicts: keys and their order, shapes, dtypes, values."""
-        return difference(dict(theirs.state_dict()), dict(mine.state_dict()), self.package)
+        pair = dict(theirs.state_dict()), dict(mine.state_dict())
+        return difference(*pair, self.package, values=values)
+
+    def materialise(self, given: Any, theirs: Any, mine: Any) -> None:
+        """Lazy modules get their parameters from a first call."""
+        for package, module in ((TORCH, theirs), (self.package, mine)):
+            args, kwargs = package.translate((tuple(given.args), given.kwargs), {})
+            module(*args, **kwargs)
+
+    def compares(self, training: bool) -> bool:
+        """Whether the values of results are compared, too."""
+        return not (training and self.package.own_numbers and scope.draws(self.info.name, {}))
 
     def load(self, theirs: Any, mine: Any) -> None:
         """The other's state dict goes in."""
@@ -213,13 +226,14 @@ class ModuleCheck:
             self.report.skip("PyTorch raises")
             return
         got = outcome(self.package, mine, *got_given)
-        if not self.check("forward", verdict(want, got, self.package)):
+        values = self.compares(mine.training)
+        if not self.check("forward", verdict(want, got, self.package, values=values)):
             return
         self.check("state after", self.states(theirs, mine))
         walks = [(TORCH, want, want_given, theirs), (self.package, got, got_given, mine)]
-        self.check("grad", self.gradients(walks))
+        self.check("grad", self.gradients(walks, values))
 
-    def gradients(self, walks: list[tuple]) -> str | None:
+    def gradients(self, walks: list[tuple], values: bool) -> str | None:
         """What differs between the gradients of inputs and parameters."""
         found, cotangents = [], None
         for package, result, given, module in walks:
@@ -239,7 +253,7 @@ class ModuleCheck:
             found.append(grads + [(n, p.grad) for n, p in module.named_parameters()])
         factor = 10.0 if self.dtype == torch.float32 else 1.0
         for (name, want), (_, got) in zip(*found, strict=True):
-            if text := gradient_difference(want, got, self.package, factor):
+            if text := gradient_difference(want, got, self.package, factor, values):
                 return f"gradient of {name}: {text}"
         return None
 

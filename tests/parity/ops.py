@@ -115,6 +115,15 @@ class OpCheck:
         self.factor = 1.0
         self.compare_values = info.name not in scope.VALUES_DIFFER
 
+    def compares(self, kwargs: dict) -> bool:
+        """Whether values are compared, too, of a sample with these keyword arguments."""
+        drawn = self.package.own_numbers and scope.draws(self.info.name, kwargs)
+        return self.compare_values and not drawn
+
+    def tolerance(self, dtype: torch.dtype) -> float:
+        """The multiple of the usual tolerance."""
+        return scope.tolerance_factor(self.info.name, dtype, self.package.own_numbers)
+
     def run(self) -> None:
         dtypes = self.options.dtypes or tuple(DTYPES)
         for dtype in dtypes:
@@ -146,7 +155,7 @@ class OpCheck:
         return None if self.options.every else count
 
     def run_dtype(self, dtype: torch.dtype) -> None:
-        self.factor = scope.tolerance_factor(self.info.name, dtype)
+        self.factor = self.tolerance(dtype)
         samples = self.samples(dtype)
         if self.options.wants("value"):
             chosen = pick(samples, self.limit(DTYPES.get(dtype, 10)))
@@ -206,7 +215,7 @@ class OpCheck:
             text = None if got is mine[0][0] else "did not return its first argument"
         if text is None:
             now = TORCH.tensors(theirs), self.package.tensors(mine)
-            after = difference(*now, self.package, self.factor, self.compare_values)
+            after = difference(*now, self.package, self.factor, self.compares(sample.kwargs))
             text = after and f"tensor arguments after the call: {after}"
         if not self.report.check(kind, dtype, self.describe(sample), text) or not whole:
             return
@@ -216,7 +225,7 @@ class OpCheck:
     def verdict(self, want: Any, got: Any, sample: Any) -> str | None:
         """What differs between two outcomes, after what scope.py says of the operation."""
         judge = functools.partial(verdict, package=self.package, factor=self.factor)
-        text = judge(want, got, values=self.compare_values)
+        text = judge(want, got, values=self.compares(sample.kwargs))
         if text is None or isinstance(want, Raised) or isinstance(got, Raised):
             return text
         if (structure := judge(want, got, values=False)) is not None:
@@ -365,7 +374,7 @@ class OpCheck:
             named = not self.options.dtypes or dtype in self.options.dtypes
             if not named or not self.options.wants(kind) or dtype not in self.info.backward_dtypes:
                 continue
-            self.factor = scope.tolerance_factor(self.info.name, dtype)
+            self.factor = self.tolerance(dtype)
             for i, sample in enumerate(pick(self.samples(dtype, True), self.limit(count))):
                 if i % 3 == 1 and kind == "grad":
                     sample = _strided_leaves(sample)

@@ -148,12 +148,14 @@ class OptimizerCheck:
         self.check(kind, None)
 
     def states(self, theirs: Training, mine: Training) -> str | None:
+        self.package.begin(())
         want, got = theirs.optimizer.state_dict(), mine.optimizer.state_dict()
         return difference(want, got, self.package, self.factor)
 
     def resume(self, theirs: Training, mine: Training, kwargs: dict, groups: bool) -> None:
         """A new optimizer loads PyTorch's state dict and goes on; another goes through pickle."""
         want = theirs.optimizer.state_dict()
+        self.package.begin(())
         pickled = pickle.loads(pickle.dumps(mine.optimizer)).state_dict()
         self.check("pickle", difference(want, pickled, self.package, self.factor))
         pair = []

@@ -155,6 +155,34 @@ TOLERANCE_FACTOR: dict[str, dict[str, float]] = {
     "optim.LBFGS": {"float32": 1e2},
 }
 
+#: Random numbers: on a GPU they are Philox's, not those of PyTorch's generator on the CPU, so that
+#: only shapes, dtypes and structure are compared there. (A sample with a probability of 0 is not
+#: random; the low-rank decompositions start from a random matrix and are not exact.)
+DRAWS = """
+    bernoulli cauchy exponential geometric log_normal multinomial normal rand_like randint
+    randint_like randn randn_like uniform nn.functional.*dropout* nn.functional.fractional_max_pool*
+    nn.functional.rrelu nn.functional.multi_head_attention_forward
+    nn.functional.scaled_dot_product_attention svd_lowrank pca_lowrank
+    nn.*Dropout* nn.RReLU nn.MultiheadAttention nn.Transformer*
+    """
+
+#: Operations that run CUDA kernels of gpunn's own.
+KERNELS = """
+    softmax log_softmax nn.functional.*pool?d nn.functional.conv?d nn.functional.cross_entropy
+    nn.functional.nll_loss nn.functional.embedding nn.functional.embedding_bag nn.functional.gelu
+    nn.functional.silu nn.functional.batch_norm nn.functional.group_norm
+    nn.functional.instance_norm nn.functional.layer_norm nn.functional.rms_norm
+    nn.functional.dropout nn.functional.scaled_dot_product_attention index_add index_put
+    scatter_add
+    """
+
+#: On a GPU: multiples of the usual tolerances.
+GPU_TOLERANCE_FACTOR = {
+    "nn.functional.conv1d": 4,  # sums of hundreds of products, in the order of the tiles
+    "nn.functional.conv2d": 4,
+    "nn.functional.conv3d": 4,
+}
+
 #: Operations that may name any of several equal elements: indices are compared where the input
 #: holds no value twice, or where a stable order is asked for.
 ANY_OF_EQUALS = {"argsort", "kthvalue", "median", "mode", "nanmedian", "sort", "topk"}
@@ -243,10 +271,24 @@ KNOWN = [
 ]
 
 
-def tolerance_factor(name: str, dtype: Any) -> float:
+def with_kernels(names: Iterable[str]) -> set[str]:
+    """Those of the names that have CUDA kernels."""
+    return {n for n in names if any(fnmatchcase(n, p) for p in KERNELS.split())}
+
+
+def tolerance_factor(name: str, dtype: Any, on_gpu: bool = False) -> float:
     """The multiple of the usual tolerance for an operation and dtype."""
     factors = TOLERANCE_FACTOR.get(name, {})
-    return factors.get(str(dtype).removeprefix("torch."), factors.get("", 1.0))
+    factor = factors.get(str(dtype).removeprefix("torch."), factors.get("", 1.0))
+    return max(factor, GPU_TOLERANCE_FACTOR.get(name, 1.0)) if on_gpu else factor
+
+
+def draws(name: str, kwargs: dict[str, Any]) -> bool:
+    """Whether the values of a sample are random."""
+    if not any(fnmatchcase(name, p) for p in DRAWS.split()):
+        return False
+    probability = kwargs.get("dropout_p", 0.0 if name.endswith("attention") else 1.0)
+    return probability > 0 and kwargs.get("p", 1.0) > 0 and kwargs.get("_random_samples") is None
 
 
 def known(name: str, failure: Any) -> Known | None:

@@ -56,18 +56,22 @@ def _package(name: str) -> Package:
 def run(name: str, under_test: str = "gpunn", options: Options = Options()) -> Report:
     """Check one name."""
     pkg = _package(under_test)
-    group = group_of(name)
-    if group == "modules":
-        report = modules.check_module(name, pkg, options)
-    elif group == "optimizers":
-        report = optims.check_optimizer(name, pkg, options)
-    elif group == "lr_schedulers":
-        report = optims.check_scheduler(name, pkg, options)
-    else:
-        report = check_op(name, operations()[name], pkg, options)
+    with pkg.active():
+        report = _check(name, pkg, options)
     if options == Options() and under_test == "gpunn":
         scope.check_still_known(report)
     return report
+
+
+def _check(name: str, pkg: Package, options: Options) -> Report:
+    group = group_of(name)
+    if group == "modules":
+        return modules.check_module(name, pkg, options)
+    if group == "optimizers":
+        return optims.check_optimizer(name, pkg, options)
+    if group == "lr_schedulers":
+        return optims.check_scheduler(name, pkg, options)
+    return check_op(name, operations()[name], pkg, options)
 
 
 def run_task(task: tuple[str, str, Options]) -> Report:

@@ -240,5 +240,7 @@ def _norm_of(xp: Any, x: Any, p: float) -> Any:
     if p == 0:
         return (x != 0).sum()
     if abs(p) == np.inf:
-        return xp.max(abs(x), initial=0) if p > 0 else abs(x).min()
+        if p > 0:
+            return abs(x).max() if x.size else x.sum()  # CuPy's max takes no initial=
+        return abs(x).min()
     return (abs(x) ** p).sum() ** (1 / p)

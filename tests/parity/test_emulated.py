@@ -1,0 +1,41 @@
+"""Operations and modules on the emulated CUDA device against PyTorch, one test for each name.
+
+The same samples as on the CPU, with CuPy's stand-in under them and the kernels' own text run by
+the emulator: what mixes host arrays with the device's, asks CuPy for what it lacks, or computes
+something else than on the CPU fails here by name. Forms of a call (methods, out=, strides, shared
+memory, second gradients) do not depend on the device: test_ops.py has them.
+"""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
+pytest.importorskip("expecttest", reason="PyTorch's sample generators need expecttest")
+
+from . import scope, suite  # noqa: E402
+from .modules import module_infos  # noqa: E402
+from .report import FAIL, MISSING, UNTESTED  # noqa: E402
+
+NAMES = [n for n in [*suite.operations(), *module_infos()] if suite.present(n)]
+SINGLE = suite.Options(dtypes=(torch.float32,), kinds=("value", "grad", "error"))
+SECOND = suite.Options(dtypes=(torch.float64,), kinds=("gradgrad",))
+HALF = suite.Options(dtypes=(torch.bfloat16,), kinds=("value",))
+
+
+def check(name, options):
+    report = suite.run_task((name, "emulated", options))
+    if report.status == UNTESTED:
+        pytest.skip(report.reason)
+    assert report.status not in (FAIL, MISSING), report.text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_the_device(name):
+    """Results, gradients and errors of float32 samples are PyTorch's."""
+    check(name, SINGLE)
+
+
+@pytest.mark.parametrize("name", sorted(scope.with_kernels(suite.operations())))
+def test_kernels_on_the_device(name):
+    """What has kernels of its own: bfloat16, and second gradients through the composed form."""
+    check(name, HALF)
+    check(name, SECOND)
