@@ -15,7 +15,7 @@ from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import cross_entropy as kernels
 from gpunn.dtypes import F32
-from gpunn.nn.reduction import WeightedLoss, pick_reduction, reduced
+from gpunn.nn.reduction import WeightedLoss, check_batch, pick_reduction, reduced
 from gpunn.nn.softmax import log_softmax, softmax
 from gpunn.ops._rows import half, same_device
 from gpunn.tensor import Tensor, wrap
@@ -39,11 +39,8 @@ def _check_targets(input: Tensor, target: Tensor, weight: Tensor | None, name: s
         )
     if x.ndim < 1:
         raise ValueError(f"Expected 1 or more dimensions (got {x.ndim})")
-    if x.ndim > 1 and t.shape[:1] != x.shape[:1]:
-        got = t.shape[0] if t.ndim else 1
-        raise ValueError(
-            f"Expected input batch_size ({x.shape[0]}) to match target batch_size ({got})."
-        )
+    if x.ndim > 1:
+        check_batch(x.shape[0], t)
     wanted = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
     if t.shape != wanted:
         raise RuntimeError(f"Expected target size {list(wanted)}, got {list(t.shape)}")
@@ -317,6 +314,8 @@ def _soft_cross_entropy(
     input: Tensor, target: Tensor, weight: Any, reduction: str, smoothing: float, axis: int
 ) -> Tensor:
     if target.array.shape != input.array.shape:
+        if input.array.ndim > 1:
+            check_batch(input.array.shape[0], target.array)
         raise RuntimeError(
             f"Expected target of shape {list(input.array.shape)} for class probabilities, got "
             f"{list(target.array.shape)} (cross_entropy)"

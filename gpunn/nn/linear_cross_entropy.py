@@ -17,7 +17,7 @@ from gpunn import dtypes
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import needs, result, vjp
 from gpunn.dtypes import F32
-from gpunn.nn.cross_entropy import cross_entropy
+from gpunn.nn.cross_entropy import _class_gradients, _class_losses, cross_entropy
 from gpunn.nn.linear import Linear, linear
 from gpunn.nn.reduction import REDUCTIONS, WeightedLoss, check_batch
 from gpunn.ops._rows import half, same_device
@@ -27,16 +27,18 @@ from gpunn.tensor import Tensor
 
 # --- options ------------------------------------------------------------------------------
 
+_LOGITS = 1 << 22  # in a chunk, at the least: fewer, and adding up the weight's gradient costs more
+
 
 @dataclasses.dataclass(slots=True, frozen=True)
 class LinearCrossEntropyOptions:
     """How `linear_cross_entropy` cuts its input into chunks of rows.
 
     `batch_chunk_size`: rows in a chunk. `chunking_method`: "aspect_ratio" makes a chunk's logits
-    about as large as the input, "aspect_ratio:N" N times smaller; "auto" picks one. Sums are in
-    float32 for 16-bit floats, and gradients stay for further backward passes: `acc_policy`,
-    `acc_dtype` and `allow_retain_graph`, by which PyTorch saves memory or time, are checked and
-    change nothing. ValueError for values that PyTorch does not know.
+    about as large as the input, "aspect_ratio:N" N times smaller; "auto" picks one, with 4 million
+    logits or more. Sums are in float32 for 16-bit floats, and gradients stay for further backward
+    passes: `acc_policy`, `acc_dtype` and `allow_retain_graph`, by which PyTorch saves memory or
+    time, are checked and change nothing. ValueError for values that PyTorch does not know.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LinearCrossEntropyOptions.html
 
     >>> nn.LinearCrossEntropyOptions(batch_chunk_size=64).batch_chunk_size
@@ -70,14 +72,15 @@ class LinearCrossEntropyOptions:
 
     def rows(self, count: int, features: int, classes: int, low: bool) -> int:
         """Rows in a chunk, of `count`; `low` says that they are 16-bit floats."""
-        given, method = self.batch_chunk_size, self.chunking_method
+        given, method, least = self.batch_chunk_size, self.chunking_method, 1
         if method == "auto":
             method = None if given is not None else "aspect_ratio" if low else "aspect_ratio:2"
+            least = _LOGITS // classes
         if method is None:
             return max(1, min(given or count, count))
         target = -(-count // -(-classes // features))
         size = (1 << (target - 1).bit_length()) // int(method.partition(":")[2] or 1)
-        size = max(1, min(size, count))
+        size = max(1, min(max(size, least), count))
         if given is not None and given != size:
             raise ValueError(
                 f"batch_chunk_size (={given}) and chunking_method ('{method}') give different "
@@ -117,16 +120,10 @@ def _chunks(
         z = matmul_array(rows, w.T).astype(wide, copy=False)
         if b is not None:
             z += b
-        z -= z.max(axis=1, keepdims=True)
-        own = (xp.arange(len(rows)), at)
-        picked = z[own]
-        xp.exp(z, out=z)
-        total = z.sum(axis=1)
-        losses[part] = xp.log(total) - picked
+        losses[part], log_sum = _class_losses(z, at)
         if not any(wanted):
             continue
-        z *= (factor[part] / total)[:, None]
-        z[own] -= factor[part]
+        z = _class_gradients(z, at, log_sum, factor[part])
         slope = z.astype(x.dtype, copy=False)
         if wanted[0]:
             grads[0][part] = matmul_array(slope, w)

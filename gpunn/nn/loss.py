@@ -103,10 +103,10 @@ def l1_loss(
     return weighted(losses, weight, reduction, input)
 
 
-def _smooth(a: Any, b: Any, beta: float, xp: Any) -> Any:
-    d = a - b
-    size = abs(d)
-    return xp.where(size < beta, d * d * (0.5 / beta), size - 0.5 * beta)
+def _huber(a: Any, b: Any, delta: float, xp: Any) -> Any:
+    size = abs(a - b)
+    low = xp.minimum(size, delta)
+    return (size - 0.5 * low) * low
 
 
 @vjp((0, 1, None), name="SmoothL1LossBackward0")
@@ -146,7 +146,7 @@ def smooth_l1_loss(
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     _refuse_others("smooth_l1", input, target)
     losses = several(
-        "smooth_l1_loss", (input, target), lambda a, b, xp: _smooth(a, b, beta, xp),
+        "smooth_l1_loss", (input, target), lambda a, b, xp: _huber(a, b, beta, xp) * (1 / beta),
         _smooth_vjp, (beta,),
     )  # fmt: skip
     return reduced(losses, reduction)
@@ -178,7 +178,7 @@ def huber_loss(
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
     _refuse_others("huber", input)
     losses = several(
-        "huber_loss", (input, target), lambda a, b, xp: _smooth(a, b, delta, xp) * delta,
+        "huber_loss", (input, target), lambda a, b, xp: _huber(a, b, delta, xp),
         _huber_vjp, (delta,),
     )  # fmt: skip
     losses = in_dtype_of(losses, input)

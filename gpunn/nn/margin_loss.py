@@ -291,14 +291,8 @@ def multilabel_margin_loss(
 # --- modules ------------------------------------------------------------------------------
 
 
-class MarginRankingLoss(Loss):
-    """The hinge of the difference of two scores: see `nn.functional.margin_ranking_loss`.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MarginRankingLoss.html
-
-    >>> nn.MarginRankingLoss()(gpunn.tensor([1.0]), gpunn.tensor([3.0]), gpunn.tensor([1.0]))
-    tensor(2.)
-    """
+class _MarginLoss(Loss):
+    """A loss with a margin, 0 without a word of it."""
 
     __constants__ = ["margin", "reduction"]
 
@@ -308,6 +302,16 @@ class MarginRankingLoss(Loss):
     ):  # fmt: skip
         super().__init__(size_average, reduce, reduction)
         self.margin = margin
+
+
+class MarginRankingLoss(_MarginLoss):
+    """The hinge of the difference of two scores: see `nn.functional.margin_ranking_loss`.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.MarginRankingLoss.html
+
+    >>> nn.MarginRankingLoss()(gpunn.tensor([1.0]), gpunn.tensor([3.0]), gpunn.tensor([1.0]))
+    tensor(2.)
+    """
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
         return margin_ranking_loss(
@@ -352,7 +356,7 @@ class SoftMarginLoss(Loss):
         return soft_margin_loss(input, target, reduction=self.reduction)
 
 
-class CosineEmbeddingLoss(Loss):
+class CosineEmbeddingLoss(_MarginLoss):
     """The hinge of a cosine: see `nn.functional.cosine_embedding_loss`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.CosineEmbeddingLoss.html
@@ -361,15 +365,6 @@ class CosineEmbeddingLoss(Loss):
     >>> nn.CosineEmbeddingLoss()(a, b, gpunn.tensor([1]))
     tensor(1.)
     """
-
-    __constants__ = ["margin", "reduction"]
-
-    def __init__(
-        self, margin: float = 0.0, size_average: Any = None, reduce: Any = None,
-        reduction: str = "mean",
-    ):  # fmt: skip
-        super().__init__(size_average, reduce, reduction)
-        self.margin = margin
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
         return cosine_embedding_loss(

@@ -103,8 +103,10 @@ def test_rows_of_a_chunk():
     assert Options(chunking_method=None).rows(7, 3, 5, False) == 7
     assert Options(chunking_method="aspect_ratio").rows(1000, 64, 1024, False) == 64
     assert Options(chunking_method="aspect_ratio:4").rows(1000, 64, 1024, False) == 16
-    assert Options().rows(1000, 64, 1024, False) == 32
-    assert Options().rows(1000, 64, 1024, True) == 64
+    assert Options().rows(1000, 64, 1024, False) == 1000  # few logits
+    assert Options().rows(9000, 64, 1024, False) == 4096
+    assert Options().rows(1 << 16, 512, 1 << 16, False) == 256
+    assert Options().rows(1 << 16, 512, 1 << 16, True) == 512
     with pytest.raises(ValueError, match="give different chunk sizes .3 vs 64."):
         Options(batch_chunk_size=3, chunking_method="aspect_ratio").rows(1000, 64, 1024, False)
 
