@@ -75,8 +75,6 @@ OPERATIONS = {
         nn.functional.normalize nn.functional.one_hot nn.functional.pad nn.functional.relu
         nn.functional.*_loss nn.functional.kl_div nn.functional.linear_cross_entropy
         nn.functional.cosine_similarity nn.functional.pairwise_distance nn.functional.pdist
-        nn.functional.*_loss nn.functional.kl_div nn.functional.linear_cross_entropy
-        nn.functional.cosine_similarity nn.functional.pairwise_distance nn.functional.pdist
         nn.functional.scaled_dot_product_attention
         nn.functional.silu
         nn.functional.alpha_dropout nn.functional.celu nn.functional.dropout2d
@@ -104,9 +102,6 @@ MODULES = """
     CircularPad1d CircularPad2d CircularPad3d
     ReLU GELU SiLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
     BCEWithLogitsLoss L1Loss SmoothL1Loss HuberLoss PoissonNLLLoss GaussianNLLLoss KLDivLoss
-    MarginRankingLoss HingeEmbeddingLoss SoftMarginLoss CosineEmbeddingLoss MultiLabelMarginLoss
-    MultiLabelSoftMarginLoss MultiMarginLoss CTCLoss LinearCrossEntropyLoss
-    L1Loss SmoothL1Loss HuberLoss PoissonNLLLoss GaussianNLLLoss KLDivLoss
     MarginRankingLoss HingeEmbeddingLoss SoftMarginLoss CosineEmbeddingLoss MultiLabelMarginLoss
     MultiLabelSoftMarginLoss MultiMarginLoss CTCLoss LinearCrossEntropyLoss
     Identity Flatten Unflatten BatchNorm1d BatchNorm2d BatchNorm3d GroupNorm
