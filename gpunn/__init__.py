@@ -79,6 +79,12 @@ from gpunn.nn.embedding import embedding  # noqa: E402
 from gpunn.nn.embedding_bag import embedding_bag  # noqa: E402
 from gpunn.nn.linear import bilinear  # noqa: E402
 from gpunn.nn.pad import constant_pad_nd  # noqa: E402
+from gpunn.nn.pixel_shuffle import (  # noqa: E402
+    channel_shuffle,
+    native_channel_shuffle,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 from gpunn.nn.pool import avg_pool1d, max_pool1d, max_pool2d, max_pool3d  # noqa: E402
 from gpunn.nn.rectifier import (  # noqa: E402
     hardshrink,

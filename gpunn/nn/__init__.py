@@ -108,6 +108,9 @@ from gpunn.nn.parameter import Buffer as Buffer
 from gpunn.nn.parameter import Parameter as Parameter
 from gpunn.nn.parameter import UninitializedBuffer as UninitializedBuffer
 from gpunn.nn.parameter import UninitializedParameter as UninitializedParameter
+from gpunn.nn.pixel_shuffle import ChannelShuffle as ChannelShuffle
+from gpunn.nn.pixel_shuffle import PixelShuffle as PixelShuffle
+from gpunn.nn.pixel_shuffle import PixelUnshuffle as PixelUnshuffle
 from gpunn.nn.pool import AvgPool1d as AvgPool1d
 from gpunn.nn.pool import AvgPool2d as AvgPool2d
 from gpunn.nn.pool import AvgPool3d as AvgPool3d

@@ -63,6 +63,10 @@ from gpunn.nn.margin_loss import multilabel_soft_margin_loss as multilabel_soft_
 from gpunn.nn.margin_loss import soft_margin_loss as soft_margin_loss
 from gpunn.nn.norm import batch_norm as batch_norm
 from gpunn.nn.pad import pad as pad
+from gpunn.nn.pixel_shuffle import channel_shuffle as channel_shuffle
+from gpunn.nn.pixel_shuffle import native_channel_shuffle as native_channel_shuffle
+from gpunn.nn.pixel_shuffle import pixel_shuffle as pixel_shuffle
+from gpunn.nn.pixel_shuffle import pixel_unshuffle as pixel_unshuffle
 from gpunn.nn.pool import avg_pool1d as avg_pool1d
 from gpunn.nn.pool import avg_pool2d as avg_pool2d
 from gpunn.nn.pool import avg_pool3d as avg_pool3d

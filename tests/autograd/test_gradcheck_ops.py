@@ -417,6 +417,9 @@ CASES = {
     "nn.functional.normalize": [(M,), (M, 1.0, 0)],
     "nn.functional.pad": [(M, (1, 2)), (r(1, 2, 3), (1, 1), "reflect"),
                           (r(1, 2, 3), (1, 1), "replicate"), (r(1, 2, 3), (1, 1), "circular")],
+    "nn.functional.pixel_shuffle": [(r(1, 4, 2, 1), 2)],
+    "nn.functional.pixel_unshuffle": [(r(1, 1, 2, 4), 2)],
+    **each("nn.functional.channel_shuffle nn.functional.native_channel_shuffle", (r(1, 4, 2), 2)),
     "nn.functional.batch_norm": [
         (lambda x, w, b: gpunn.nn.functional.batch_norm(x, None, None, w, b, True), r(4, 2), r(2),
          r(2))

@@ -43,6 +43,9 @@ _EXTRA = {  # modules that PyTorch's list leaves out: constructor arguments, inp
     "Identity": [((), {}, (4, 5)), ((1, 2), {"unused": 3}, (2,))],
     "Flatten": [((), {}, (2, 3, 4)), ((0,), {"end_dim": 1}, (2, 3, 4)), ((), {}, (2, 0, 3))],
     "Unflatten": [((1, (2, 3)), {}, (4, 6)), ((-1, (2, -1)), {}, (3, 4))],
+    "PixelShuffle": [((2,), {}, (1, 8, 2, 3)), ((1,), {}, (2, 3, 2, 2))],
+    "PixelUnshuffle": [((2,), {}, (1, 2, 4, 6)), ((1,), {}, (2, 3, 2, 2))],
+    "ChannelShuffle": [((2,), {}, (1, 4, 2, 3)), ((1,), {}, (2, 3, 2))],
     "EmbeddingBag": [
         ((10, 3), {}, None),
         ((10, 3), {"mode": "sum"}, None),

@@ -85,6 +85,7 @@ OPERATIONS = {
         nn.functional.relu6 nn.functional.rrelu nn.functional.selu nn.functional.softmin
         nn.functional.softplus nn.functional.softshrink nn.functional.softsign
         nn.functional.tanhshrink nn.functional.threshold
+        nn.functional.pixel_shuffle nn.functional.pixel_unshuffle nn.functional.channel_shuffle
         """,
 }
 
@@ -99,7 +100,7 @@ MODULES = """
     PReLU RReLU ReLU6 SELU Softmax2d Softmin Softplus Softshrink Softsign Tanhshrink Threshold
     ConstantPad1d ConstantPad2d ConstantPad3d ZeroPad1d ZeroPad2d ZeroPad3d ReflectionPad1d
     ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d
-    CircularPad1d CircularPad2d CircularPad3d
+    CircularPad1d CircularPad2d CircularPad3d PixelShuffle PixelUnshuffle ChannelShuffle
     ReLU GELU SiLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
     BCEWithLogitsLoss L1Loss SmoothL1Loss HuberLoss PoissonNLLLoss GaussianNLLLoss KLDivLoss
     MarginRankingLoss HingeEmbeddingLoss SoftMarginLoss CosineEmbeddingLoss MultiLabelMarginLoss
