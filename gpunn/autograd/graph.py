@@ -272,7 +272,9 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     axes = tuple(range(extra_dims)) + tuple(
         i + extra_dims for i, n in enumerate(shape) if n == 1 and g.shape[i + extra_dims] != 1
     )
-    if axes:
+    if axes and not isinstance(g, Tensor) and g.dtype.itemsize == 2:  # 16 bits: rounded once
+        g = g.astype("float32").sum(axis=axes, keepdims=True).astype(g.dtype)
+    elif axes:
         g = g.sum(axis=axes, keepdims=True)
     return g.reshape(tuple(shape))
 

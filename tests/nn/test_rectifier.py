@@ -169,6 +169,13 @@ def test_prelu_on_a_gpu(emulated):
     on_both(F.prelu, [x, np.linspace(-1, 1, 5)], dtypes=("float32", "float16"))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_gradient_of_one_weight_is_summed_in_32_bits(dtype):
+    w = gpunn.ones(1, dtype=getattr(gpunn, dtype), requires_grad=True)
+    F.prelu(-gpunn.ones(4096).to(w.dtype), w).sum().backward()
+    assert w.grad.tolist() == [-4096.0]
+
+
 def test_rrelu_draws_on_a_gpu(emulated):
     z = gpunn.full((4, 50), -1.0, device="cuda", requires_grad=True)
     y = F.rrelu(z, 0.25, 0.75, training=True)
