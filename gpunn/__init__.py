@@ -147,6 +147,7 @@ from gpunn.tensor import Size, Tensor  # noqa: E402
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
+    "func": "gpunn.func",
     "optim": "gpunn.optim",
     "utils": "gpunn.utils",
     "serialization": "gpunn.serialization",
@@ -158,6 +159,8 @@ _FUNCTIONS_ON_FIRST_USE = {
     "doctor": "gpunn.diagnostics",
     "set_num_threads": "gpunn.threads",
     "get_num_threads": "gpunn.threads",
+    "norm_except_dim": "gpunn.nn.utils.weight_norm",
+    "_weight_norm": "gpunn.nn.utils.weight_norm",
 }
 
 

@@ -5,10 +5,12 @@ Source: https://docs.pytorch.org/docs/stable/nn.init.html
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpunn import autograd
@@ -54,11 +56,32 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
 
 
+_local = threading.local()
+
+
+@contextlib.contextmanager
+def skipped() -> Iterator[None]:
+    """Inside, the functions that fill a tensor return it as it is, in this thread.
+
+    >>> with nn.init.skipped():
+    ...     nn.init.constant_(gpunn.zeros(2), 5.0)
+    tensor([0., 0.])
+    """
+    before = getattr(_local, "skips", False)
+    _local.skips = True
+    try:
+        yield
+    finally:
+        _local.skips = before
+
+
 def _in_place(fill: Callable[..., Any]) -> Callable[..., Any]:
     """Runs without recording gradients, which a parameter's in-place change may not do."""
 
     @functools.wraps(fill)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if getattr(_local, "skips", False):
+            return args[0] if args else kwargs["tensor"]
         with autograd.no_grad():
             return fill(*args, **kwargs)
 
