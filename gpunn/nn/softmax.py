@@ -6,6 +6,7 @@ of sums is fixed for a shape.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from gpunn import dtypes, native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import softmax as kernels
+from gpunn.draw import need
 from gpunn.dtypes import F32
 from gpunn.nn.module import Module
 from gpunn.ops._rows import cast, half, write_out
@@ -87,17 +89,26 @@ def log_softmax_array(x: Any, axis: int) -> Any:
     return y
 
 
-def _along(name: str, input: Tensor, dim: int | None, dtype: Any, f: Any, rule: Any) -> Tensor:
+def implicit_dim(name: str, stacklevel: int) -> None:
+    """PyTorch's warning for a call without `dim`."""
+    warnings.warn(
+        f"Implicit dimension choice for {name} has been deprecated. Change the call to include "
+        "dim=X as an argument.",
+        stacklevel=stacklevel + 1,
+    )
+
+
+def _along(
+    name: str, input: Tensor, dim: int | None, dtype: Any, f: Any, rule: Any, stacklevel: int
+) -> Tensor:
     if dtype is not None:
         input = cast(input, dtypes.as_dtype(dtype).numpy)
     x = input.array
     if dim is None:
+        implicit_dim(name, stacklevel)
         dim = 0 if x.ndim in (0, 1, 3) else 1
     axis = normal_dim(dim, x.ndim)
-    if x.dtype.kind not in "fV":
-        raise RuntimeError(
-            f"\"{name}_lastdim_kernel_impl\" not implemented for '{input.dtype.name.capitalize()}'"
-        )
+    need(x.dtype.kind in "fV", f"{name}_lastdim_kernel_impl", x.dtype)
     if x.size == 0:
         y = x.copy()
     elif x.ndim == 0:
@@ -116,13 +127,14 @@ def softmax(
 ) -> Tensor:  # fmt: skip
     """e ** x / sum(e ** x) along `dim`.
 
-    Shapes: any; the result has the same. dtypes: floating; `dtype` casts first.
+    Shapes: any; the result has the same. dtypes: floating, NotImplementedError for others;
+    `dtype` casts first. A UserWarning without `dim`.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.softmax.html
 
     >>> F.softmax(gpunn.tensor([0., 0.]), dim=0)
     tensor([0.5000, 0.5000])
     """
-    made = _along("softmax", input, dim, dtype, softmax_array, _softmax_vjp)
+    made = _along("softmax", input, dim, dtype, softmax_array, _softmax_vjp, _stacklevel)
     return made if out is None else write_out(out, made, "softmax")
 
 
@@ -132,13 +144,16 @@ def log_softmax(
 ) -> Tensor:  # fmt: skip
     """log(softmax(x)) along `dim`, computed stably.
 
-    Shapes: any; the result has the same. dtypes: floating; `dtype` casts first.
+    Shapes: any; the result has the same. dtypes: floating, NotImplementedError for others;
+    `dtype` casts first. A UserWarning without `dim`.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.log_softmax.html
 
     >>> F.log_softmax(gpunn.tensor([0., 0.]), dim=0)
     tensor([-0.6931, -0.6931])
     """
-    made = _along("log_softmax", input, dim, dtype, log_softmax_array, _log_softmax_vjp)
+    made = _along(
+        "log_softmax", input, dim, dtype, log_softmax_array, _log_softmax_vjp, _stacklevel
+    )
     return made if out is None else write_out(out, made, "log_softmax")
 
 
@@ -156,7 +171,21 @@ Tensor.softmax = _softmax_method  # type: ignore[attr-defined]
 Tensor.log_softmax = _log_softmax_method  # type: ignore[attr-defined]
 
 
-class Softmax(Module):
+class _AlongDim(Module):
+    """What the modules have in common: the dimension that they work along."""
+
+    __constants__ = ["dim"]
+    dim: int | None
+
+    def __init__(self, dim: int | None = None):
+        super().__init__()
+        self.dim = dim
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class Softmax(_AlongDim):
     """`softmax` along `dim`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
@@ -165,20 +194,11 @@ class Softmax(Module):
     tensor([0.5000, 0.5000])
     """
 
-    __constants__ = ["dim"]
-
-    def __init__(self, dim: int | None = None):
-        super().__init__()
-        self.dim = dim
-
     def forward(self, input: Tensor) -> Tensor:
-        return softmax(input, self.dim)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
+        return softmax(input, self.dim, _stacklevel=5)
 
 
-class LogSoftmax(Module):
+class LogSoftmax(_AlongDim):
     """`log_softmax` along `dim`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LogSoftmax.html
@@ -187,14 +207,5 @@ class LogSoftmax(Module):
     tensor([-0.6931, -0.6931])
     """
 
-    __constants__ = ["dim"]
-
-    def __init__(self, dim: int | None = None):
-        super().__init__()
-        self.dim = dim
-
     def forward(self, input: Tensor) -> Tensor:
-        return log_softmax(input, self.dim)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
+        return log_softmax(input, self.dim, _stacklevel=5)

@@ -6,9 +6,8 @@ import warnings
 from typing import Any
 
 from gpunn import draw
-from gpunn.nn._pointwise import Activation
 from gpunn.nn.module import Module
-from gpunn.nn.softmax import softmax
+from gpunn.nn.softmax import _AlongDim, implicit_dim, softmax
 from gpunn.ops._rows import not_a_tensor
 from gpunn.tensor import Tensor, wrap
 
@@ -26,15 +25,12 @@ def softmin(
     tensor([0.5000, 0.5000])
     """
     if dim is None:
-        warnings.warn(
-            "Implicit dimension choice for softmin has been deprecated. Change the call to "
-            "include dim=X as an argument.",
-            stacklevel=_stacklevel - 1,
-        )
+        implicit_dim("softmin", _stacklevel - 1)
+        dim = 0 if input.dim() in (0, 1, 3) else 1
     return softmax(-input, dim, dtype=dtype)
 
 
-class Softmin(Activation):
+class Softmin(_AlongDim):
     """`nn.functional.softmin` along `dim`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmin.html
@@ -43,17 +39,8 @@ class Softmin(Activation):
     tensor([0.5000, 0.5000])
     """
 
-    __constants__ = ["dim"]
-
-    def __init__(self, dim: int | None = None):
-        super().__init__()
-        self.dim = dim
-
     def forward(self, input: Tensor) -> Tensor:
         return softmin(input, self.dim, _stacklevel=5)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
 
 
 class Softmax2d(Module):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from both import same
 from check import check
 
 import gpunn
@@ -31,9 +32,25 @@ def test_large_numbers_do_not_overflow():
 
 
 def test_integers_are_refused_unless_a_dtype_is_given():
-    with pytest.raises(RuntimeError, match="not implemented for 'Int64'"):
+    with pytest.raises(RuntimeError, match="softmax_lastdim_kernel_impl.*'Long'"):
         F.softmax(gpunn.tensor([1, 2]), 0)
     assert F.softmax(gpunn.tensor([1, 1]), 0, dtype=gpunn.float64).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (1, 2, 3, 4)])
+def test_without_dim_pytorchs_choice_is_taken_with_a_warning(shape):
+    def program(T):
+        x = T.arange(24.0)[: int(np.prod(shape))].reshape(shape)
+        found = []
+        for f in (T.nn.functional.softmax, T.nn.functional.log_softmax, T.nn.functional.softmin):
+            with pytest.warns(UserWarning, match="^Implicit dimension choice for .* deprecated"):
+                found.append(f(x))
+        return found
+
+    same(program)
+    with pytest.warns(UserWarning, match="choice for log_softmax") as caught:
+        nn.LogSoftmax()(gpunn.ones(3))
+    assert caught[0].filename == __file__
 
 
 def test_modules():
