@@ -1,5 +1,6 @@
 """Launches: what a kernel's own text says about its arguments, and errors in words."""
 
+import os
 import re
 
 import numpy as np
@@ -133,3 +134,19 @@ def test_grids_are_capped(emulated, monkeypatch):
     assert launch.blocks(1 << 40, 64) == 32 * launch.multiprocessors()
     monkeypatch.setattr(launch, "most_blocks", 3)
     assert launch.blocks(1 << 40, 64) == 3
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.delenv("CUPY_CACHE_IN_MEMORY", raising=False)
+    launch.mind_cache.cache_clear()
+    with pytest.warns(UserWarning, match=r"cannot write its kernel cache, .*file/cache"):
+        launch.mind_cache()
+    assert os.environ.pop("CUPY_CACHE_IN_MEMORY") == "1"
+    launch.mind_cache()  # not again
+    launch.mind_cache.cache_clear()
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "new"))
+    launch.mind_cache()
+    assert "CUPY_CACHE_IN_MEMORY" not in os.environ
+    launch.mind_cache.cache_clear()

@@ -7,7 +7,11 @@ kernel's text is the declared signature, and every argument is checked against i
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -271,9 +275,27 @@ def _three(size: Any) -> tuple[int, ...]:
     return (size,) if isinstance(size, int) else tuple(size)
 
 
+@functools.cache
+def mind_cache() -> None:
+    """Keeps compiled kernels in memory where CuPy cannot write its cache, and says so once."""
+    folder = Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable and "CUPY_CACHE_IN_MEMORY" not in os.environ:
+        os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
+        warnings.warn(
+            f"CuPy cannot write its kernel cache, {folder}: kernels are compiled anew in each "
+            "process. Point CUPY_CACHE_DIR to a folder that can be written.", stacklevel=2,
+        )  # fmt: skip
+
+
 def compiled(name: str, text: str) -> Any:
     """The function `name` of a text, compiled for the current device (CuPy keeps it on disk)."""
     cupy = detect.load()
+    mind_cache()
     module = cupy.RawModule(code=text, options=("-std=c++17",), backend="nvrtc")
     try:
         return module.get_function(name)
@@ -328,8 +350,6 @@ def kernel(source: str, name: str, **types: Any) -> UserKernel:
     ...     y = gpunn.empty_like(x)
     ...     double(4, 256, (x, y, 1000))
     """
-    from pathlib import Path
-
     from gpunn.cuda.kernels import loader
 
     file = "your kernel"
