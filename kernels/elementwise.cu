@@ -10,9 +10,7 @@
 // One-dimensional blocks, any grid. Elements do not depend on each other.
 // Must move: 2 arrays forward, 3 backward. Python reference: gpunn/nn/activation.py.
 #include "common.cuh"
-
-constexpr int WIDE = 16 / sizeof(T);
-constexpr int ROUNDS = sizeof(T) == 8 ? 1 : 2;  // accesses under way: float64's erf fills registers
+#include "walk.cuh"
 
 // --- functions --------------------------------------------------------------------------------
 
@@ -73,15 +71,7 @@ DEVICE Acc slope(Acc x) {
     }
 }
 
-// --- walking ----------------------------------------------------------------------------------
-
-// wide(i) for WIDE values from i on, single(i) for those after, or for all if not `vectors`.
-template <class W, class S> DEVICE void each(long long n, bool vectors, W wide, S single) {
-    long long done = vectors ? n / WIDE * WIDE : 0;
-#pragma unroll ROUNDS
-    for (long long i = global_index() * WIDE; i < done; i += global_stride() * WIDE) wide(i);
-    for (long long i = done + global_index(); i < n; i += global_stride()) single(i);
-}
+// --- the bias ---------------------------------------------------------------------------------
 
 // The biases of the values from i on.
 struct Bias {
