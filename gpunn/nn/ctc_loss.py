@@ -178,9 +178,10 @@ def ctc_loss(
     """-log of the probability that log_probs give a target, by whatever alignment in time.
 
     Shapes: log_probs (T, N, C) or (T, C), log-probabilities as of `log_softmax`; targets (N, S),
-    or all labels in one dimension; the lengths (N,), tensors or tuples. "mean" divides each loss
-    by its target's length first. dtypes: float32, float64. `zero_infinity` makes impossible
-    targets' losses and gradients 0.
+    or all labels in one dimension, there or on the CPU; the lengths (N,), tensors or tuples (a
+    GPU's tensors are waited for, as in PyTorch). "mean" divides each loss by its target's length
+    first. dtypes: float32, float64. `zero_infinity` makes impossible targets' losses and
+    gradients 0.
 
     As in PyTorch, the gradient is that of the logits that a log-softmax made the log_probs of, and
     has no gradient itself. RuntimeError for lengths that do not fit, IndexError for a label
@@ -192,6 +193,8 @@ def ctc_loss(
     tensor(1.3333)
     """
     how = pick_reduction(reduction)
+    if targets.device is not log_probs.device and targets.device.type == "cpu":
+        targets = targets.to(log_probs.device)  # type: ignore[attr-defined]  # as for cuDNN
     same_device("ctc_loss", (log_probs, targets))
     if log_probs.ndim not in (2, 3):
         raise RuntimeError(

@@ -11,7 +11,7 @@ from gpunn.autograd.graph import result, unbroadcast, vjp
 from gpunn.linalg.norms import vector_norm
 from gpunn.nn.module import Module
 from gpunn.nn.reduction import unsupported
-from gpunn.ops._rows import proper, write_out
+from gpunn.ops._rows import half, proper, write_out
 from gpunn.ops.query import result_type
 from gpunn.ops.shape import broadcast_tensors
 from gpunn.tensor import Tensor, wrap
@@ -148,7 +148,7 @@ def _euclid(a: Any, b: Any) -> Any:
     """sqrt(|a|^2 + |b|^2 - 2 a . b) of every two rows."""
     square = _last((a * a).sum(axis=-1)) + (b * b).sum(axis=-1)[..., None, :]
     square -= 2 * (a @ b.swapaxes(-1, -2))
-    return ns(a).sqrt(square.clip(0))
+    return ns(a).sqrt(ns(a).maximum(square, a.dtype.type(0)))
 
 
 @vjp((0, 1, -1, None))
@@ -226,7 +226,8 @@ def cdist(
         raise ValueError(f"{compute_mode} is not a valid value for compute_mode")
     a, b = x1.array, x2.array
     many = max(a.shape[-2], b.shape[-2]) > 25
-    if p == 2 and a.size and b.size and (many, True, False)[_MODES.index(compute_mode)]:
+    by_product = (many, True, False)[_MODES.index(compute_mode)] and not half(a.dtype)
+    if by_product and p == 2 and a.size and b.size:
         return result(y := _euclid(a, b), x1, _euclid_vjp, (x1, x2), (a, b, y))
     size = abs(_differences(a, b))
     xp = ns(a)

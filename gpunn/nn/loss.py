@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
@@ -109,10 +111,10 @@ def _huber(a: Any, b: Any, delta: float, xp: Any) -> Any:
     return (size - 0.5 * low) * low
 
 
-@vjp((0, 1, None), name="SmoothL1LossBackward0")
-def _smooth_vjp(g: Any, a: Any, b: Any, beta: float) -> Any:
+@vjp((0, 1, None), masked=True, name="SmoothL1LossBackward0")
+def _smooth_vjp(g: Any, a: Any, b: Any, beta: float, needs: tuple[bool, ...]) -> Any:
     gx = g * ns(a).clip((a - b) / beta, -1.0, 1.0)
-    return gx, -gx
+    return gx, -gx if needs[1] else None
 
 
 def _refuse_others(name: str, *tensors: Tensor) -> None:
@@ -152,10 +154,10 @@ def smooth_l1_loss(
     return reduced(losses, reduction)
 
 
-@vjp((0, 1, None), name="HuberLossBackward0")
-def _huber_vjp(g: Any, a: Any, b: Any, delta: float) -> Any:
+@vjp((0, 1, None), masked=True, name="HuberLossBackward0")
+def _huber_vjp(g: Any, a: Any, b: Any, delta: float, needs: tuple[bool, ...]) -> Any:
     gx = g * ns(a).clip(a - b, -delta, delta)
-    return gx, -gx
+    return gx, -gx if needs[1] else None
 
 
 def huber_loss(
@@ -204,7 +206,8 @@ def binary_cross_entropy(
 ) -> Tensor:  # fmt: skip
     """-(t log x + (1 - t) log(1 - x)) of probabilities x; the logarithms are at least -100.
 
-    Shapes: both alike, ValueError otherwise. RuntimeError for x outside [0, 1].
+    Shapes: both alike, ValueError otherwise. RuntimeError for x outside [0, 1]; on a GPU, which
+    is not waited for, the loss is NaN then.
     Source:
     https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.binary_cross_entropy.html
 
@@ -223,7 +226,7 @@ def binary_cross_entropy(
             f"Found dtype {target.dtype.name.capitalize()} but expected "
             f"{input.dtype.name.capitalize()} (binary_cross_entropy)"
         )
-    if not ((x >= 0) & (x <= 1)).all():
+    if type(x) is np.ndarray and not ((x >= 0) & (x <= 1)).all():
         raise RuntimeError("all elements of input should be between 0 and 1")
     xp = ns(x)
     wide = x.astype(F32) if half(x.dtype) else x

@@ -108,10 +108,13 @@ def test_a_long_sequence_stays_finite():
 
 def test_on_a_device(emulated):
     targets = gpunn.tensor([[1, 1], [2, 0], [1, 2], [2, 2]])
-    on_both(
-        lambda x: F.ctc_loss(x.log_softmax(-1), targets.to(x.device), STEPS, (2, 0, 2, 1)),
-        [rng.normal(size=(5, 4, 3))], dtypes=("float64", "float32"), rtol=1e-4,
-    )  # fmt: skip
+    for there in (True, False):
+        on_both(
+            lambda x, there=there: F.ctc_loss(
+                x.log_softmax(-1), targets.to(x.device) if there else targets, STEPS, (2, 0, 2, 1)
+            ),
+            [rng.normal(size=(5, 4, 3))], dtypes=("float64", "float32"), rtol=1e-4,
+        )  # fmt: skip
 
 
 X, TARGETS = gpunn.from_numpy(LOGS[:, :2]), gpunn.ones(2, 2).long()

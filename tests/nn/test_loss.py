@@ -131,3 +131,9 @@ def test_positive_weight():
 def test_errors_say_what_is_wrong(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_gpu_is_not_waited_for(emulated):
+    p = gpunn.tensor([0.5, 2.0], device=emulated)
+    made = F.binary_cross_entropy(p, gpunn.ones(2, device=emulated), reduction="none")
+    assert made[0].item() == pytest.approx(np.log(2)) and made[1].isnan()
