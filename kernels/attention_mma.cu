@@ -46,7 +46,7 @@ struct Softmax {
     }
 };
 
-// spills: on sm_75, in variants that it does not run (bfloat16, and 32 keys of 256).
+// spills: on sm_75, bfloat16, which does not run there.
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_forward(
     const T* __restrict__ query, const T* __restrict__ key, const T* __restrict__ value,
     const unsigned char* __restrict__ allow, const float* __restrict__ bias, T* __restrict__ out,
