@@ -298,7 +298,9 @@ def compiled(name: str, text: str) -> Any:
     mind_cache()
     module = cupy.RawModule(code=text, options=("-std=c++17",), backend="nvrtc")
     try:
-        return module.get_function(name)
+        function = module.get_function(name)
+        _ = function.max_dynamic_shared_size_bytes  # compiles, which CuPy puts off
+        return function
     except Exception as error:
         if "CompileException" not in type(error).__name__:
             raise
