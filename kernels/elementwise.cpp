@@ -12,8 +12,7 @@
 // moves once.
 #include <math.h>
 
-#include "threads.h"
-#include "vmath.h"
+#include "map.h"
 
 namespace {
 
@@ -23,7 +22,6 @@ template <class T, int N> inline Vec<T> polynomial(Vec<T> x, const T (&c)[N]) {
     UNROLL for (int i = N - 2; i >= 0; i--) p = p * x + c[i];
     return p;
 }
-template <class T> inline Vec<T> magnitude(Vec<T> x) { return x < T(0) ? -x : x; }
 
 template <class T> inline Vec<T> vtanh(Vec<T> x) {
     Vec<T> z = x * x, p;                                // tanh(x) = x + x z p(z) near 0
@@ -59,12 +57,6 @@ inline Vec<float> verf(Vec<float> x) {
 inline Vec<double> verf(Vec<double> x) {
     for (long j = 0; j < LANES<double>; j++) x[j] = erf(x[j]);
     return x;
-}
-
-// log(1 + u) for 0 <= u <= 1, exact for small u.
-template <class T> inline Vec<T> log_one_plus(Vec<T> u) {
-    Vec<T> w = u + T(1), lost = u - (w - T(1));
-    return vlog<T>(w) + lost / w;
 }
 
 template <class T> constexpr T ROOT_HALF = T(0.70710678118654752440);
@@ -126,35 +118,19 @@ template <class T> struct Softplus {
     static Vec<T> d(Vec<T> x) { return Sigmoid<T>::f(x); }
 };
 
-constexpr long LEAST = 8192;                            // elements worth a thread
-
-template <class F, class T> void map(long n, const T *x, T *y) {
-    parallel_ranges(n, LEAST, [&](long begin, long end) {
-        each(x + begin, end - begin, T(1), [&](long i, Vec<T> v, long lanes) {
-            store_some(y + begin + i, F::f(v), lanes);
-        });
-    });
-}
-
-template <class F, class T> void map_grad(long n, const T *x, const T *dy, T *dx) {
-    parallel_ranges(n, LEAST, [&](long begin, long end) {
-        T rest[LANES<T>] = {};
-        each(x + begin, end - begin, T(1), [&](long i, Vec<T> v, long lanes) {
-            const T *g = dy + begin + i;
-            for (long j = 0; lanes < LANES<T> && j < lanes; j++) rest[j] = g[j];
-            Vec<T> slope = F::d(v), by = lanes < LANES<T> ? load(rest) : load(g);
-            store_some(dx + begin + i, slope * by, lanes);
-        });
-    });
+template <class F, class T> void values(long n, const T *x, T *y) { map<T>(F(), n, x, y); }
+template <class F, class T> void grads(long n, const T *x, const T *dy, T *dx) {
+    map_grad<T>(F(), n, x, dy, dx);
 }
 
 template <class T> using Map = void (*)(long, const T *, T *);
 template <class T> using MapGrad = void (*)(long, const T *, const T *, T *);
 
 template <class T> int64_t unary(long which, long n, const T *x, T *y) {
-    static constexpr Map<T> table[] = {map<Exp<T>, T>, map<Log<T>, T>, map<Tanh<T>, T>,
-                                       map<Sigmoid<T>, T>, map<Silu<T>, T>, map<Erf<T>, T>,
-                                       map<Gelu<T>, T>, map<GeluTanh<T>, T>, map<Softplus<T>, T>};
+    static constexpr Map<T> table[] = {
+        values<Exp<T>, T>, values<Log<T>, T>, values<Tanh<T>, T>, values<Sigmoid<T>, T>,
+        values<Silu<T>, T>, values<Erf<T>, T>, values<Gelu<T>, T>, values<GeluTanh<T>, T>,
+        values<Softplus<T>, T>};
     if (which < 0 || which >= long(sizeof table / sizeof *table)) return 1;
     table[which](n, x, y);
     return 0;
@@ -162,9 +138,9 @@ template <class T> int64_t unary(long which, long n, const T *x, T *y) {
 
 template <class T> int64_t unary_grad(long which, long n, const T *x, const T *dy, T *dx) {
     static constexpr MapGrad<T> table[] = {
-        map_grad<Exp<T>, T>, map_grad<Log<T>, T>, map_grad<Tanh<T>, T>, map_grad<Sigmoid<T>, T>,
-        map_grad<Silu<T>, T>, map_grad<Erf<T>, T>, map_grad<Gelu<T>, T>, map_grad<GeluTanh<T>, T>,
-        map_grad<Softplus<T>, T>};
+        grads<Exp<T>, T>, grads<Log<T>, T>, grads<Tanh<T>, T>, grads<Sigmoid<T>, T>,
+        grads<Silu<T>, T>, grads<Erf<T>, T>, grads<Gelu<T>, T>, grads<GeluTanh<T>, T>,
+        grads<Softplus<T>, T>};
     if (which < 0 || which >= long(sizeof table / sizeof *table)) return 1;
     table[which](n, x, dy, dx);
     return 0;

@@ -24,6 +24,7 @@ from gpunn.native.norm import (
     row_norm_forward,
 )
 from gpunn.native.optim import adam_step, sgd_step, square_sum
+from gpunn.native.pointwise import pointwise, pointwise_grad
 from gpunn.native.pool import (
     avg_pool_backward,
     avg_pool_forward,
@@ -62,6 +63,8 @@ __all__ = [
     "log_softmax_forward",
     "max_pool_backward",
     "max_pool_forward",
+    "pointwise",
+    "pointwise_grad",
     "row_norm_backward",
     "row_norm_forward",
     "set_num_threads",

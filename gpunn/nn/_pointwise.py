@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn import native
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import pointwise as kernels
@@ -26,6 +27,8 @@ _Parameter = inspect.Parameter
 _INPUT = _Parameter("input", _Parameter.POSITIONAL_OR_KEYWORD, annotation=Tensor)
 _IN_PLACE = _Parameter("inplace", _Parameter.POSITIONAL_OR_KEYWORD, default=False, annotation=bool)
 _OUT = _Parameter("out", _Parameter.KEYWORD_ONLY, default=None, annotation=Tensor | None)
+
+NATIVE_SIZE = 1024  # elements from which on one call of C++ is quicker than NumPy's several
 
 _PAGE = "https://docs.pytorch.org/docs/stable/generated/torch.nn"
 
@@ -130,9 +133,9 @@ def pointwise(
     `home` is the module of the row (its `__name__`). `refusal` is the kernel that PyTorch names
     when it refuses a dtype. `integers`: they are taken, too. `in_place`: the function has
     PyTorch's parameter `inplace`; `out`: it has `out`. `check(x, ...)` may refuse raw array and
-    parameters. `kernel(...)` names the function of kernels/pointwise.cu that a GPU uses, with its
-    parameters made of the row's. `words`: see `Activation`. `args` are parameters of the
-    examples, and `shows` what comes of -1 and 2.
+    parameters. `kernel(...)` names the function of kernels/pointwise.cu and .cpp, which do it
+    in one pass, with its parameters made of the row's. `words`: see `Activation`. `args` are
+    parameters of the examples, and `shows` what comes of -1 and 2.
     """
     own = list(inspect.signature(forward).parameters.values())[2:]
     kinds = "fViu" if integers else "fV"
@@ -146,28 +149,27 @@ def pointwise(
         if check is not None:
             check(x, *values)
         need(x.dtype.kind in kinds, refusal or f"{name}_cpu", x.dtype)
-        y = None
-        if kernel is not None and type(x) is not np.ndarray:
-            which, *given = kernel(*values)
-            y = kernels.pointwise(which, tuple(given), x)
-        if y is None and half(x.dtype):
-            y = forward(x.astype(F32), input.device.xp, *values).astype(x.dtype)
-        elif y is None:
-            y = forward(x, input.device.xp, *values)
-        return result(y, input, backward, (input,), (x, values))
+        return result(value(x, values), input, backward, (input,), (x, values))
 
     @vjp((0, None), name=node_name or _camel(name) + "Backward0")
     def backward(g: Any, x: Any, values: tuple[Any, ...]) -> Any:
         if isinstance(g, Tensor):
             return rule(g, x, ns(x), *values)
-        if kernel is not None and type(x) is not np.ndarray:
-            which, *given = kernel(*values)
-            gx = kernels.pointwise_grad(which, tuple(given), x, g)
-            if gx is not None:
-                return gx
-        if half(g.dtype):
-            return rule(g.astype(F32), x.astype(F32), ns(x), *values).astype(g.dtype)
-        return rule(g, x, ns(x), *values)
+        return slope(g, x, values)
+
+    def value(x: Any, values: tuple[Any, ...]) -> Any:
+        """f of a raw array by whatever is quickest there."""
+        y = _fused("pointwise", kernel, values, x)
+        if y is None and half(x.dtype):
+            return value(x.astype(F32), values).astype(x.dtype)
+        return forward(x, ns(x), *values) if y is None else y
+
+    def slope(g: Any, x: Any, values: tuple[Any, ...]) -> Any:
+        """g f'(x) of raw arrays."""
+        gx = _fused("pointwise_grad", kernel, values, x, g)
+        if gx is None and half(g.dtype):
+            return slope(g.astype(F32), x.astype(F32), values).astype(g.dtype)
+        return rule(g, x, ns(x), *values) if gx is None else gx
 
     flags = [_IN_PLACE] * in_place + [_OUT] * out
     signature = inspect.Signature([_INPUT, *own, *flags], return_annotation=Tensor)
@@ -198,6 +200,15 @@ def pointwise(
         space = {"__doc__": _CLASS_DOC.format(**doc), "__module__": home}
         made = type(class_name, (Activation,), space, function=op, words=words)  # type: ignore[call-overload]
     return op, op_, made
+
+
+def _fused(which: str, kernel: Any, values: tuple[Any, ...], *arrays: Any) -> Any:
+    """What the C++ library or a CUDA kernel makes of it in one pass; None where they do not."""
+    on_cpu = type(arrays[0]) is np.ndarray
+    if kernel is None or (on_cpu and arrays[0].size < NATIVE_SIZE):
+        return None
+    name, *parameters = kernel(*values)
+    return getattr(native if on_cpu else kernels, which)(name, tuple(parameters), *arrays)
 
 
 def number(function: str, parameter: inspect.Parameter, value: Any) -> Any:

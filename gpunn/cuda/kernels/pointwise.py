@@ -9,12 +9,8 @@ from typing import Any
 
 from gpunn.cuda.kernels import launch
 from gpunn.cuda.kernels.loader import FLOATS, Source
+from gpunn.native.pointwise import _NUMBER, FUNCTIONS, _three
 
-FUNCTIONS = (
-    "hardtanh", "hardsigmoid", "hardswish", "hardshrink", "softshrink", "threshold", "leaky_relu",
-    "elu", "softplus", "logsigmoid", "mish",
-)  # fmt: skip
-_NUMBER = {name: number for number, name in enumerate(FUNCTIONS)}
 _source = Source("pointwise", T=FLOATS, FUNCTION=tuple(range(len(FUNCTIONS))))
 
 
@@ -35,7 +31,7 @@ def _run(kernel: str, name: str, parameters: tuple[float, ...], arrays: tuple[An
     x, *rest = (launch.contiguous(a) for a in arrays)
     y = launch.empty_like(x)
     if x.size:
-        a, b, c = (*parameters, 1.0, 1.0, 1.0)[:3]
         grid = launch.blocks(x.size, 256 * (16 // x.itemsize))
-        _source.get(kernel, T=d, FUNCTION=_NUMBER[name])(grid, 256, (x, *rest, y, x.size, a, b, c))
+        args = (x, *rest, y, x.size, *_three(parameters))
+        _source.get(kernel, T=d, FUNCTION=_NUMBER[name])(grid, 256, args)
     return y
