@@ -14,8 +14,8 @@ from gpunn import draw_integers
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import dropout as kernels
 from gpunn.generator import default_for
-from gpunn.nn.module import Module
-from gpunn.ops._rows import inplace
+from gpunn.nn._pointwise import Activation
+from gpunn.ops._rows import inplace, proper
 from gpunn.tensor import Tensor, wrap
 
 
@@ -24,7 +24,17 @@ def _dropout_vjp(g: Any, mask: Any) -> Any:
     return g * (wrap(mask, g.device) if isinstance(g, Tensor) else mask)
 
 
+def refuse_integers(input: Tensor, p: float) -> None:
+    """PyTorch's error for integers and bools, which 1 / (1 - p) does not fit into."""
+    if input.array.dtype.kind in "biu" and p < 1:
+        raise RuntimeError(
+            "result type Float can't be cast to the desired output type "
+            f"{proper(input.dtype)} (dropout takes floating numbers)"
+        )
+
+
 def _drop(input: Tensor, p: float) -> Tensor:
+    refuse_integers(input, p)
     x = input.array
     keep = 1 - p
     if type(x) is not np.ndarray and kernels.serves(x.dtype):
@@ -67,16 +77,12 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     return _drop_(input, p) if inplace else _drop(input, p)
 
 
-class Dropout(Module):
-    """`nn.functional.dropout` while the module is training.
-
-    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout.html
-
-    >>> nn.Dropout(0.5).eval()(gpunn.ones(3))
-    tensor([1., 1., 1.])
-    """
+class _DropoutNd(Activation):
+    """What the modules have in common: their parameters' check and their repr."""
 
     __constants__ = ["p", "inplace"]
+    p: float
+    inplace: bool
 
     def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__()
@@ -84,8 +90,15 @@ class Dropout(Module):
             raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
         self.p, self.inplace = p, inplace
 
-    def forward(self, input: Tensor) -> Tensor:
-        return dropout(input, self.p, self.training, self.inplace)
-
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"
+
+
+class Dropout(_DropoutNd, function=dropout):
+    """`nn.functional.dropout` while the module is training.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout.html
+
+    >>> nn.Dropout(0.5).eval()(gpunn.ones(3))
+    tensor([1., 1., 1.])
+    """

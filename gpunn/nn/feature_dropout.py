@@ -13,8 +13,8 @@ from typing import Any
 from gpunn import draw_integers
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
-from gpunn.nn._pointwise import Activation
-from gpunn.ops._rows import half, inplace, not_a_tensor, proper
+from gpunn.nn.dropout import _DropoutNd, refuse_integers
+from gpunn.ops._rows import half, inplace, not_a_tensor
 from gpunn.tensor import Tensor, wrap
 
 _LIMIT = -1.7580993408473766  # what SELU of large negative numbers tends to
@@ -33,11 +33,7 @@ def _dropped(input: Tensor, p: float, channels: int | None, alpha: bool) -> Tens
     One coin decides for all elements that have their first `channels` indices in common.
     """
     x = input.array
-    if x.dtype.kind in "biu" and p < 1:
-        raise RuntimeError(
-            "result type Float can't be cast to the desired output type "
-            f"{proper(input.dtype)} (dropout takes floating numbers)"
-        )
+    refuse_integers(input, p)
     shape = x.shape if channels is None else x.shape[:channels] + (1,) * (x.ndim - channels)
     if p == 1:
         factor, shift = input.device.xp.zeros(shape, x.dtype), None
@@ -202,23 +198,6 @@ def feature_alpha_dropout(
     tensor([[1., 1., 1.]])
     """
     return drop(input, p, training, inplace, 2, alpha=True)
-
-
-class _DropoutNd(Activation):
-    """What the modules have in common: their parameters' check and their repr."""
-
-    __constants__ = ["p", "inplace"]
-    p: float
-    inplace: bool
-
-    def __init__(self, p: float = 0.5, inplace: bool = False):
-        super().__init__()
-        if p < 0 or p > 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-        self.p, self.inplace = p, inplace
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}, inplace={self.inplace}"
 
 
 class Dropout1d(_DropoutNd, function=dropout1d):

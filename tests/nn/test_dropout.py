@@ -1,6 +1,7 @@
 """Dropout: its rate, its scale, its gradient, and when it does nothing."""
 
 import pytest
+from both import refused, same
 
 import gpunn
 import gpunn.nn.functional as F
@@ -40,3 +41,14 @@ def test_in_place():
 def test_a_probability_is_between_0_and_1(make):
     with pytest.raises(ValueError, match="between 0 and 1, but got -0.1"):
         make(-0.1)
+
+
+def test_integers_are_refused_as_by_pytorch():
+    refused(lambda T: T.nn.functional.dropout(T.ones(3).long(), 0.5),
+            "result type Float can't be cast to the desired output type Long")  # fmt: skip
+    same(lambda T: T.nn.functional.dropout(T.ones(3).long(), 1.0))
+
+
+def test_all_dropouts_have_one_base():
+    base = nn.modules.dropout._DropoutNd
+    assert all(isinstance(m, base) for m in (nn.Dropout(), nn.Dropout3d(), nn.AlphaDropout()))
