@@ -159,6 +159,7 @@ _FUNCTIONS_ON_FIRST_USE = {
     "doctor": "gpunn.diagnostics",
     "set_num_threads": "gpunn.threads",
     "get_num_threads": "gpunn.threads",
+    "summary": "gpunn.model_summary",
     "norm_except_dim": "gpunn.nn.utils.weight_norm",
     "_weight_norm": "gpunn.nn.utils.weight_norm",
 }

@@ -77,6 +77,9 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
 class _SpectralNorm(Module):
     """A tensor divided by its largest singular value, which the power method follows."""
 
+    _u: Any
+    _v: Any
+
     def __init__(
         self, weight: Any, n_power_iterations: int = 1, dim: int = 0, eps: float = 1e-12
     ) -> None:

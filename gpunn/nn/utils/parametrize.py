@@ -236,7 +236,8 @@ class ParametrizationList(ModuleList):
 
 def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
     if id(self) not in memo:
-        memo[id(self)] = replica = type(self).__new__(type(self))
+        kind: Any = type(self)
+        memo[id(self)] = replica = kind.__new__(kind)
         replica.__dict__.update(copy.deepcopy(self.__dict__, memo))
     return memo[id(self)]
 
@@ -400,7 +401,7 @@ def remove_parametrizations(
     if len(lists):
         _set_class(module, base, list(lists))
     else:
-        del module.parametrizations
+        delattr(module, "parametrizations")
         module.__class__ = base  # type: ignore[assignment]
     _register(module, tensor_name, left)
     return module

@@ -234,9 +234,9 @@ def _along(dim: int, index: Any, ndim: int) -> tuple[Any, ...]:
 
 
 def _check_amount(amount: Any) -> None:
-    if not isinstance(amount, numbers.Real):
+    whole, real = isinstance(amount, numbers.Integral), isinstance(amount, numbers.Real)
+    if not real:
         raise TypeError(f"Invalid type for amount: {amount}. Must be int or float.")
-    whole = isinstance(amount, numbers.Integral)
     if amount < 0 or (not whole and amount > 1):
         raise ValueError(
             f"amount={amount} should either be a float in the range [0, 1] or a non-negative "
@@ -246,7 +246,8 @@ def _check_amount(amount: Any) -> None:
 
 def _count(amount: Any, size: int) -> int:
     """How many of `size` units an amount, a number or a fraction of them, means."""
-    count = amount if isinstance(amount, numbers.Integral) else round(amount * size)
+    whole = isinstance(amount, numbers.Integral)
+    count: int = amount if whole else round(amount * size)
     if count > size:
         raise ValueError(
             f"amount={count} should be smaller than the number of parameters to prune={size}"
