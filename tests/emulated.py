@@ -555,5 +555,5 @@ def same_bits(f):
 
 
 def host_bits(x):
-    array = x.detach().cpu().array if hasattr(x, "detach") else np.asarray(x)
+    array = x.detach().cpu().array if hasattr(x, "detach") else plain(x, strict=False)
     return np.ascontiguousarray(array).tobytes()

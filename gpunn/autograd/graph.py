@@ -255,7 +255,8 @@ def namespace(x: Any) -> Any:
     """The functions for x: numpy or cupy for an array, gpunn for a Tensor."""
     if isinstance(x, Tensor):
         return sys.modules["gpunn"]
-    return sys.modules[type(x).__module__.partition(".")[0]]
+    name = type(x).__module__.partition(".")[0]
+    return sys.modules["numpy" if name == "ml_dtypes" else name]  # a 0-dim result in bfloat16
 
 
 @vjp((None,), name="ExpandBackward0")

@@ -107,6 +107,8 @@ class _Walk:
         """leaf.grad += g. An array with at most `owned` references belongs to this walk alone."""
         if not leaf._requires_grad:
             return
+        if g.dtype is not leaf.array.dtype:
+            g = _in_dtype_of(leaf, g)
         old = leaf._grad
         if old is None:
             if type(g) in ARRAY_TYPES:
@@ -205,6 +207,16 @@ FREED_MESSAGE = (
     ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
     "graph a second time or if you need to access saved tensors after calling backward."
 )
+
+
+def _in_dtype_of(t: Tensor, g: Any) -> Any:
+    """A gradient in its tensor's dtype: that of a 16-bit one may have become float32 on its way."""
+    d = t.array.dtype
+    if not isinstance(g, Tensor):
+        return g if g.dtype == d or "c" in (g.dtype.kind, d.kind) else g.astype(d)
+    if type(g) is Tensor and g.dtype is not t.dtype and g.is_complex() == t.is_complex():
+        return g.to(t.dtype)  # type: ignore[attr-defined]
+    return g
 
 
 def _run_post_hooks(leaf: Tensor) -> None:
@@ -457,7 +469,7 @@ def grad(
         else:
             if type(v) is Tensor or not isinstance(v, (Node, Output)):
                 g = run_hooks(t._extra.hooks, g, t.device) if t._extra is not None else g
-            found.append(to_grad(g, t.device))
+            found.append(to_grad(_in_dtype_of(t, g), t.device))
     return tuple(found)
 
 

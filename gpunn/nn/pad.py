@@ -114,6 +114,30 @@ def _counts(pad: Any) -> list[int]:
     return [int(p) for p in pad]
 
 
+def _check_dims(counts: list[int], dims: int) -> None:
+    if len(counts) > 2 * dims:
+        raise RuntimeError(
+            f"Padding length should be less than or equal to two times the input dimension but got "
+            f"padding length {len(counts)} and input of dimension {dims}"
+        )
+
+
+def _constant_pad(input: Tensor, counts: list[int], value: Any) -> Tensor:
+    shape = input.array.shape
+    dims = len(counts) // 2
+    pairs = [(0, 0)] * (len(shape) - dims) + [
+        (counts[2 * i], counts[2 * i + 1]) for i in reversed(range(dims))
+    ]
+    for d, (n, (a, b)) in enumerate(zip(shape, pairs, strict=True)):
+        if n + a + b < 0 or n + min(a, 0) + min(b, 0) < 0:
+            raise RuntimeError(
+                f"The input size {n}, plus negative padding {a} and {b} resulted in a negative "
+                f"output size, which is invalid. Check dimension {d} of your input. (narrow(): "
+                "length must be non-negative.)"
+            )
+    return _constant(input, pairs, value)
+
+
 def pad(
     input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Tensor:
@@ -135,27 +159,13 @@ def pad(
         )
     counts = _counts(pad)
     dims, shape = len(counts) // 2, input.array.shape
-    if dims > len(shape):
-        raise RuntimeError(
-            f"Padding length should be less than or equal to two times the input dimension but got "
-            f"padding length {len(counts)} and input of dimension {len(shape)}"
-        )
+    _check_dims(counts, len(shape))
     if mode == "constant":
-        pairs = [(0, 0)] * (len(shape) - dims) + [
-            (counts[2 * i], counts[2 * i + 1]) for i in reversed(range(dims))
-        ]
-        for d, (n, (a, b)) in enumerate(zip(shape, pairs, strict=True)):
-            if n + a + b < 0 or n + min(a, 0) + min(b, 0) < 0:
-                raise RuntimeError(
-                    f"The input size {n}, plus negative padding {a} and {b} resulted in a negative "
-                    f"output size, which is invalid. Check dimension {d} of your input. (narrow(): "
-                    "length must be non-negative.)"
-                )
         if value is not None and not isinstance(value, NUMBERS) or isinstance(value, complex):
             raise TypeError(
                 "pad(): argument 'value' (position 4) must be float, not " + type(value).__name__
             )
-        return _constant(input, pairs, value or 0)
+        return _constant_pad(input, counts, value or 0)
     if mode not in ("reflect", "replicate", "circular"):
         raise NotImplementedError(f"Unrecognised padding mode {mode}")
     if value is not None and value != 0:
@@ -171,16 +181,15 @@ def pad(
     return out.clone() if out is input else out  # type: ignore[attr-defined]
 
 
-_pad = pad  # the function, where an argument has its name
-
-
-def constant_pad_nd(input: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:
-    """`F.pad` with a constant, under its name in `torch`.
+def constant_pad_nd(input: Tensor, pad: Sequence[int], value: complex = 0) -> Tensor:
+    """`F.pad` with a constant, which may be complex here, under its name in `torch`.
 
     >>> gpunn.constant_pad_nd(gpunn.tensor([1]), (1, 0), 7)
     tensor([7, 1])
     """
-    return _pad(input, pad, "constant", value)
+    counts = _counts(pad)
+    _check_dims(counts, input.array.ndim)
+    return _constant_pad(input, counts, value)
 
 
 # --- modules ------------------------------------------------------------------------------
@@ -192,11 +201,12 @@ class _Pad(Module):
     __constants__ = ["padding"]
     dims: int
     mode: str
+    padding: tuple[int, ...]
 
     def __init__(self, padding: int | Sequence[int]):
         super().__init__()
         each = isinstance(padding, Iterable)
-        self.padding = tuple(padding) if each else (padding,) * (2 * self.dims)  # type: ignore[arg-type]
+        self.padding = tuple(padding) if each else (padding,) * (2 * self.dims)  # type: ignore[arg-type, assignment]
 
     def forward(self, input: Tensor) -> Tensor:
         return pad(input, self.padding, self.mode)

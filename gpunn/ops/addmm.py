@@ -37,7 +37,7 @@ def _affine(
 ) -> Tensor:  # fmt: skip
     """beta * input + alpha * f(*factors), input broadcast to `shape`; half precision in float32."""
     d = factors[0].array.dtype
-    wide = half(d) and type(factors[0].array) is np.ndarray
+    wide = half(d) and (name == "addr" or type(factors[0].array) is np.ndarray)
     values = [cast(x, F32) if wide else x for x in (input, *factors)]
     if tuple(input.array.shape) != shape:
         values[0] = values[0].expand(shape)  # type: ignore[attr-defined]

@@ -200,7 +200,7 @@ def _logcumsumexp_vjp(g: Any, x: Any, y: Any, axis: int) -> Any:
     if x.dtype in _COMPLEX:
         weight = xp.log(g.conj()) - y
         return xp.exp(_turn(_log_running(_turn(weight, axis), axis), axis) + x).conj()
-    least = xp.finfo(g.dtype).min
+    least = dtypes.finfo(g.dtype if isinstance(g, Tensor) else dtypes.of(g.dtype)).min
     parts = []
     for sign in (1, -1):
         has = g * sign > 0

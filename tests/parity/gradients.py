@@ -68,7 +68,7 @@ def check_gradients(check: Any, kind: str, sample: Any, dtype: torch.dtype, seco
     try:
         mine = Walk(check.package, check, sample, kind == "inplace grad")
         text = _compare(check, mine, theirs, want, cotangents, directions, second,
-                        check.compares(sample.kwargs))  # fmt: skip
+                        check.compares(sample.kwargs) and dtype != torch.bfloat16)  # fmt: skip
     except Exception as error:
         text = error_text(error)
     check.report.check(kind, dtype, check.describe(sample), text)

@@ -60,6 +60,7 @@ class Options:
     every: bool = False
     reference: bool = False
     values: bool = False
+    most: int | None = None  # samples of one dtype and kind
 
     def wants(self, kind: str) -> bool:
         return not self.kinds or kind in self.kinds
@@ -152,7 +153,7 @@ class OpCheck:
         return fits if fits or not samples else samples[:1]
 
     def limit(self, count: int) -> int | None:
-        return None if self.options.every else count
+        return None if self.options.every else min(count, self.options.most or count)
 
     def run_dtype(self, dtype: torch.dtype) -> None:
         self.factor = self.tolerance(dtype)
@@ -358,10 +359,11 @@ class OpCheck:
             check_error(self.report, self.package, case, sample, theirs, got)
 
     def gradients(self) -> None:
-        """First gradients in float64 and float32, second ones in float64."""
+        """First gradients (of bfloat16 the dtypes only), and second ones in float64."""
         plans = (
             ("grad", torch.float64, GRADS, False),
             ("grad", torch.float32, 4, False),
+            ("grad", torch.bfloat16, 2, False),
             ("inplace grad", torch.float64, SECOND, False),
             ("gradgrad", torch.float64, SECOND, True),
         )

@@ -3,7 +3,7 @@
 The same samples as on the CPU, with CuPy's stand-in under them and the kernels' own text run by
 the emulator: what mixes host arrays with the device's, asks CuPy for what it lacks, or computes
 something else than on the CPU fails here by name. Forms of a call (methods, out=, strides, shared
-memory, second gradients) do not depend on the device: test_ops.py has them.
+memory) do not depend on the device: test_ops.py has them.
 """
 
 import pytest
@@ -15,10 +15,13 @@ from . import scope, suite  # noqa: E402
 from .modules import module_infos  # noqa: E402
 from .report import FAIL, MISSING, UNTESTED  # noqa: E402
 
-NAMES = [n for n in [*suite.operations(), *module_infos()] if suite.present(n)]
-SINGLE = suite.Options(dtypes=(torch.float32,), kinds=("value", "grad", "error"))
-SECOND = suite.Options(dtypes=(torch.float64,), kinds=("gradgrad",))
-HALF = suite.Options(dtypes=(torch.bfloat16,), kinds=("value",))
+OPERATIONS = [n for n in suite.operations() if suite.present(n)]
+NAMES = OPERATIONS + [n for n in module_infos() if suite.present(n)]
+SINGLE = suite.Options((torch.float32,), ("value", "grad", "error"), most=40)
+OTHERS = suite.Options(
+    (torch.bfloat16, torch.int64, torch.bool, torch.complex64), ("value", "grad"), most=6
+)
+SECOND = suite.Options((torch.float64,), ("gradgrad",), most=6)
 
 
 def check(name, options):
@@ -34,8 +37,13 @@ def test_on_the_device(name):
     check(name, SINGLE)
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_other_dtypes_on_the_device(name):
+    """A few samples of bfloat16 (which CuPy's tables have gaps for), integers, complex numbers."""
+    check(name, OTHERS)
+
+
 @pytest.mark.parametrize("name", sorted(scope.with_kernels(suite.operations())))
-def test_kernels_on_the_device(name):
-    """What has kernels of its own: bfloat16, and second gradients through the composed form."""
-    check(name, HALF)
+def test_second_gradients_on_the_device(name):
+    """What has kernels of its own: second gradients, which go through other code."""
     check(name, SECOND)
