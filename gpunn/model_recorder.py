@@ -22,7 +22,8 @@ class Calls:
     """What the calls of one module came to, those of the modules inside included."""
 
     times: int = 0
-    output: Any = None  # of the first call, as `shapes` shows it
+    input: str = ""  # of the first call, as `shapes` shows it, like the output
+    output: str = ""
     multiply_adds: int = 0
     memory: int = 0  # bytes of the outputs of the innermost modules
     unknown: bool = False  # it computes with parameters of its own, in a way that is not known
@@ -115,6 +116,7 @@ class _Recorder:
             cost = call.multiply_adds
             found.unknown |= bool(list(module.parameters(recurse=False)))
         if not found.times:
+            found.input = ", ".join(map(shapes, (*args, *kwargs.values())))
             found.output = shapes(out)
         found.times += 1
         found.multiply_adds += cost

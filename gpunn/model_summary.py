@@ -31,6 +31,7 @@ class Layer:
     parameters: int = 0
     trainable: int = 0
     counted_above: int = 0  # so many of the parameters belong to layers above, too
+    input: str = ""
     output: str = ""
     multiply_adds: int | None = None  # None: it was not called, or cannot be known
     memory: int | None = None  # bytes
@@ -62,12 +63,14 @@ class Summary:
     activation_bytes: int | None
     input_bytes: int | None
     notes: list[str]
+    show_inputs: bool = False
 
     def __str__(self) -> str:
         kept, rows = self._table()
         rows.insert(0, list(_COLUMNS))
         for row in rows:
-            row[2] = row[2] if len(row[2]) <= _WIDEST else row[2][: _WIDEST - 3] + "..."
+            for i in (2, 3):
+                row[i] = row[i] if len(row[i]) <= _WIDEST else row[i][: _WIDEST - 3] + "..."
         widths = {i: max(len(row[i]) for row in rows) for i in kept}
         lines = []
         for row in rows:
@@ -96,7 +99,8 @@ class Summary:
     def _table(self) -> tuple[list[int], list[list[str]]]:
         """Which columns are not empty, and the cells of the rows down to `depth`."""
         rows = [_cells(layer) for layer in self.layers if layer.depth <= self.depth]
-        return [i for i in range(len(_COLUMNS)) if any(row[i] for row in rows)], rows
+        wanted = [i for i in range(len(_COLUMNS)) if i != 2 or self.show_inputs]
+        return [i for i in wanted if any(row[i] for row in rows)], rows
 
     def _totals(self) -> list[str]:
         fixed = self.total_parameters - self.trainable_parameters
@@ -114,10 +118,11 @@ class Summary:
 
 
 _COLUMNS = (
-    "Layer", "Class", "Output", "Parameters", "Trainable", "Multiply-adds", "Memory", "Note",
+    "Layer", "Class", "Input", "Output", "Parameters", "Trainable", "Multiply-adds", "Memory",
+    "Note",
 )  # fmt: skip
-_NUMBERS = {3, 4, 5, 6}
-_WIDEST = 44  # characters of an output
+_NUMBERS = {4, 5, 6, 7}
+_WIDEST = 44  # characters of an input or output
 
 
 def _html_cell(tag: str, column: int, text: str) -> str:
@@ -134,8 +139,8 @@ def _cells(layer: Layer) -> list[str]:
     if layer.parameters and layer.counted_above == layer.parameters:
         parameters, trainable = f"({parameters})", f"({trainable})"
     return [
-        "  " * layer.depth + layer.name, layer.kind, layer.output, parameters, trainable,
-        "" if layer.multiply_adds is None else f"{layer.multiply_adds:,}",
+        "  " * layer.depth + layer.name, layer.kind, layer.input, layer.output, parameters,
+        trainable, "" if layer.multiply_adds is None else f"{layer.multiply_adds:,}",
         "" if layer.memory is None else _bytes(layer.memory), ", ".join(layer.notes),
     ]  # fmt: skip
 
@@ -151,7 +156,7 @@ def _bytes(count: int | None) -> str:
 
 def summary(
     model: Module, input_size: Any = None, input_data: Any = None, *, dtypes: Any = None,
-    device: Any = None, depth: int = 3,
+    device: Any = None, depth: int = 3, show_inputs: bool = False,
 ) -> Summary:  # fmt: skip
     """A table of a model's layers: outputs, parameters, multiply-adds, memory.
 
@@ -164,6 +169,7 @@ def summary(
     - `input_data`: inputs instead: a tensor, a tuple or list of positional arguments, or a
       dictionary of arguments by name.
     - `depth`: how deep the table goes; `layers` of the result has all.
+    - `show_inputs`: whether there is a column of the inputs' shapes.
 
     With neither, nothing is run, and only parameters are shown. A row contains what is inside it.
     A layer that has several places has all its calls in its first row and is mentioned in others;
@@ -216,6 +222,7 @@ def summary(
         activation_bytes=whole.memory if whole else None,
         input_bytes=sum(t.array.nbytes for t in tensors_in([args, kwargs])) if whole else None,
         notes=_notes(layers, lazy, runs),
+        show_inputs=show_inputs,
     )
 
 
@@ -336,7 +343,7 @@ def _add_calls(
         elif type(module).forward is not Module.forward:
             layer.notes.append("not called")
         return
-    layer.output, layer.memory = found.output, found.memory
+    layer.input, layer.output, layer.memory = found.input, found.output, found.memory
     layer.multiply_adds = found.multiply_adds
     if found.times > 1:
         layer.notes.append(f"{found.times} calls")

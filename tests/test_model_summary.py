@@ -130,6 +130,14 @@ def test_text():
     assert repr(gpunn.summary(model, (2, 3))) == str(gpunn.summary(model, (2, 3)))
 
 
+def test_inputs_are_shown_on_demand():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    found = gpunn.summary(model, (2, 3), show_inputs=True)
+    assert "  1         Linear      (2, 4)  (2, 2)" in str(found)
+    assert ">Input</th>" in found._repr_html_() and "(2, 3)" in found._repr_html_()
+    assert "Input" not in str(gpunn.summary(model, (2, 3)))
+
+
 def test_a_long_output_is_cut():
     class Many(nn.Module):
         def forward(self, x):
