@@ -68,7 +68,13 @@ from gpunn.nn.aten_norm import (  # noqa: E402
     layer_norm,
     rms_norm,
 )
-from gpunn.nn.conv import conv1d, conv2d, conv3d  # noqa: E402
+from gpunn.nn.conv import conv1d, conv2d, conv3d, conv_tbc  # noqa: E402
+from gpunn.nn.conv_transpose import (  # noqa: E402
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    convolution,
+)
 from gpunn.nn.distance import (  # noqa: E402
     cdist,
     cosine_similarity,

@@ -22,30 +22,35 @@ class Geometry:
 
     def __init__(
         self, size: Ints, kernel: Ints, stride: Ints, before: Ints, after: Ints, dilation: Ints,
-        groups: int,
+        groups: int, out: Ints | None = None,
     ):  # fmt: skip
         self.size, self.kernel, self.stride, self.dilation = size, kernel, stride, dilation
         self.before, self.after, self.groups = before, after, groups
-        self.out = tuple(
+        # A transposed convolution may leave out windows that would fit: it gives their number.
+        self.out = out or tuple(
             (n + a + b - d * (k - 1) - 1) // s + 1
             for n, a, b, k, d, s in zip(size, before, after, kernel, dilation, stride, strict=True)
         )
 
 
-def columns(x: Any, geo: Geometry) -> Any:
-    """Every window of x as a column: (N, groups, C / groups * taps, places)."""
+def windows(x: Any, geo: Geometry) -> Any:
+    """A view of every window of x: (N, C, *kernel, *out)."""
     xp = ns(x)
-    n, c = x.shape[:2]
     padded = _pad_array(x, geo)
     steps = padded.strides
     d = len(geo.size)
-    windows = xp.lib.stride_tricks.as_strided(
+    return xp.lib.stride_tricks.as_strided(
         padded,
-        (n, c, *geo.kernel, *geo.out),
+        (*x.shape[:2], *geo.kernel, *geo.out),
         (*steps[:2], *(steps[2 + i] * geo.dilation[i] for i in range(d)),
          *(steps[2 + i] * geo.stride[i] for i in range(d))),
     )  # fmt: skip
-    return windows.reshape(
+
+
+def columns(x: Any, geo: Geometry) -> Any:
+    """Every window of x as a column: (N, groups, C / groups * taps, places)."""
+    n, c = x.shape[:2]
+    return windows(x, geo).reshape(
         n, geo.groups, c // geo.groups * math.prod(geo.kernel), math.prod(geo.out)
     )
 

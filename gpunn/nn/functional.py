@@ -16,6 +16,10 @@ from gpunn.nn.attention import scaled_dot_product_attention as scaled_dot_produc
 from gpunn.nn.conv import conv1d as conv1d
 from gpunn.nn.conv import conv2d as conv2d
 from gpunn.nn.conv import conv3d as conv3d
+from gpunn.nn.conv import conv_tbc as conv_tbc
+from gpunn.nn.conv_transpose import conv_transpose1d as conv_transpose1d
+from gpunn.nn.conv_transpose import conv_transpose2d as conv_transpose2d
+from gpunn.nn.conv_transpose import conv_transpose3d as conv_transpose3d
 from gpunn.nn.cross_entropy import cross_entropy as cross_entropy
 from gpunn.nn.cross_entropy import nll_loss as nll_loss
 from gpunn.nn.ctc_loss import ctc_loss as ctc_loss
@@ -31,6 +35,8 @@ from gpunn.nn.feature_dropout import dropout1d as dropout1d
 from gpunn.nn.feature_dropout import dropout2d as dropout2d
 from gpunn.nn.feature_dropout import dropout3d as dropout3d
 from gpunn.nn.feature_dropout import feature_alpha_dropout as feature_alpha_dropout
+from gpunn.nn.fold import fold as fold
+from gpunn.nn.fold import unfold as unfold
 from gpunn.nn.fractional_pool import fractional_max_pool2d as fractional_max_pool2d
 from gpunn.nn.fractional_pool import fractional_max_pool3d as fractional_max_pool3d
 from gpunn.nn.gate import glu as glu

@@ -297,6 +297,18 @@ CASES = {
     "nn.functional.conv2d": [(r(1, 2, 4, 4), r(2, 2, 3, 3), r(2)),
                              (r(1, 2, 5, 4), r(2, 1, 2, 2), None, 2, 1, 1, 2)],
     "nn.functional.conv3d": [(r(1, 1, 3, 3, 3), r(2, 1, 2, 2, 2), r(2))],
+    "nn.functional.conv_tbc": [(r(4, 2, 2), r(3, 2, 2), r(2), 1)],
+    "nn.functional.conv_transpose1d": [(r(2, 2, 3), r(2, 2, 3), r(2)),
+                                       (r(1, 2, 3), r(2, 1, 2), None, 2, 1, 1, 2)],
+    "nn.functional.conv_transpose2d": [(r(1, 2, 3, 3), r(2, 2, 2, 2), r(2)),
+                                       (r(1, 2, 3, 2), r(2, 1, 2, 2), r(2), 1, 1, 1, 2, 2)],
+    "nn.functional.conv_transpose3d": [(r(1, 1, 2, 2, 2), r(1, 2, 2, 2, 2), r(2))],
+    "convolution": [
+        (lambda x, w: gpunn.convolution(x, w, None, [2], [1], [1], True, [1], 1), r(1, 2, 3),
+         r(2, 1, 2))
+    ],
+    "nn.functional.unfold": [(r(1, 2, 3, 4), 2), (r(2, 4, 4), (2, 3), (2, 1), 1, 2)],
+    "nn.functional.fold": [(r(1, 4, 4), 3, 2), (r(6, 9), 5, (2, 3), (2, 1), 1, 2)],
     "nn.functional.max_pool1d": [(r(1, 2, 6), 2), (r(1, 2, 6), 3, 1, 1)],
     "nn.functional.max_pool2d": [(r(1, 2, 4, 4), 2), (r(1, 1, 4, 4), 3, 2, 1)],
     "nn.functional.max_pool3d": [(r(1, 1, 2, 4, 4), 2)],

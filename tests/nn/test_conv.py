@@ -8,7 +8,7 @@ from check import check
 
 import gpunn
 import gpunn.nn.functional as F
-from gpunn import native, nn
+from gpunn import native
 from gpunn.nn import columns
 
 rng = np.random.default_rng(0)
@@ -89,18 +89,6 @@ def test_unbatched_input():
     assert gpunn.equal(F.conv2d(x, w), F.conv2d(x.unsqueeze(0), w)[0])
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_padding_modes_show_the_edges(mode):
-    layer = nn.Conv2d(1, 1, 3, padding=1, padding_mode=mode, bias=False)
-    with gpunn.no_grad():
-        layer.weight.fill_(0)
-        layer.weight[0, 0, 0, 0] = 1  # the upper left neighbour
-    x = gpunn.arange(9.0).reshape(1, 1, 3, 3)
-    kind = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
-    wanted = np.pad(x.numpy()[0, 0], 1, mode=kind)[:3, :3]
-    np.testing.assert_array_equal(layer(x).detach().numpy()[0, 0], wanted)
-
-
 @pytest.mark.parametrize(
     "call, error, words",
     [
@@ -118,8 +106,6 @@ def test_padding_modes_show_the_edges(mode):
          RuntimeError, "expected bias to be 1-dimensional with 1 elements"),
         (lambda: F.conv2d(gpunn.zeros(1, 1, 4, 4), gpunn.zeros(1, 1, 3, 3), padding="some"),
          RuntimeError, "Invalid padding string"),
-        (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "in_channels must be divisible"),
-        (lambda: nn.Conv2d(4, 4, 3, padding_mode="zero"), ValueError, "padding_mode must be one"),
     ],
 )  # fmt: skip
 def test_errors_say_what_is_wrong(call, error, words):
@@ -127,15 +113,30 @@ def test_errors_say_what_is_wrong(call, error, words):
         call()
 
 
-def test_lazy_takes_the_channels_of_the_first_input():
-    layer = nn.LazyConv2d(4, 3, groups=2)
-    assert layer(gpunn.zeros(1, 6, 5, 5)).shape == (1, 4, 3, 3)
-    assert layer.weight.shape == (4, 3, 3, 3) and type(layer) is nn.Conv2d
+def test_channels_last_in_tbc():
+    x, w, b = gpunn.randn(5, 2, 3), gpunn.randn(2, 3, 4), gpunn.randn(4)
+    wanted = F.conv1d(x.permute(1, 2, 0), w.permute(2, 1, 0), b, padding=1).permute(2, 0, 1)
+    assert gpunn.equal(gpunn.conv_tbc(x, w, b, 1), wanted) and wanted.shape == (6, 2, 4)
+    with pytest.raises(RuntimeError, match="Input must have 3 dims: time, batch, in_channel"):
+        F.conv_tbc(x[0], w, b)
+    with pytest.raises(RuntimeError, match="Weight tensor must have 3 dims"):
+        F.conv_tbc(x, w[0], b)
+    with pytest.raises(RuntimeError, match="is not == dim 1 in the weight tensor"):
+        F.conv_tbc(x, w[:, :2], b)
+    with pytest.raises(RuntimeError, match="Bias size must equal dim 2 in the weight tensor"):
+        F.conv_tbc(x, w, b[:3])
 
 
-def test_repr_names_only_what_is_not_the_default():
-    layer = nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2, bias=False, padding_mode="circular")
-    assert repr(layer) == (
-        "Conv2d(4, 8, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), groups=2, bias=False, "
-        "padding_mode=circular)"
-    )
+def test_depthwise_then_pointwise_is_a_convolution_of_low_rank():
+    x, depth, point = gpunn.randn(2, 3, 6, 6), gpunn.randn(3, 1, 3, 3), gpunn.randn(5, 3, 1, 1)
+    both = F.conv2d(F.conv2d(x, depth, padding=1, groups=3), point)
+    whole = point * depth.reshape(1, 3, 3, 3)
+    np.testing.assert_allclose(both.numpy(), F.conv2d(x, whole, padding=1).numpy(), atol=1e-4)
+
+
+def test_the_gradient_of_a_bias_in_half_precision_is_rounded_once():
+    x, w = gpunn.ones(1, 1, 1000), gpunn.ones(1, 1, 1)
+    for function in (F.conv1d, F.conv_transpose1d):
+        b = gpunn.zeros(1, dtype=gpunn.bfloat16, requires_grad=True)
+        function(x.bfloat16(), w.bfloat16(), b).sum().backward()
+        assert b.grad.item() == 1000

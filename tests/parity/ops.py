@@ -337,6 +337,7 @@ class OpCheck:
                     self.report.check("alias", None, path, text)
             dtype = torch.float32 if torch.float32 in self.info.dtypes else torch.int64
             if self.package.find(name) is not None and dtype in self.info.dtypes:
+                self.factor = self.tolerance(dtype)
                 for sample in pick(self.samples(dtype), 1):
                     self.form("alias", lookup(torch, name), sample, dtype)
 

@@ -67,7 +67,8 @@ OPERATIONS = {
         softmax log_softmax
         nn.functional.bilinear nn.functional.binary_cross_entropy
         nn.functional.binary_cross_entropy_with_logits nn.functional.conv1d nn.functional.conv2d
-        nn.functional.conv3d nn.functional.cross_entropy nn.functional.dropout
+        nn.functional.conv3d nn.functional.conv_transpose?d nn.functional.unfold
+        nn.functional.cross_entropy nn.functional.dropout
         nn.functional.embedding nn.functional.embedding_bag nn.functional.gelu nn.functional.linear
         nn.functional.*pool*
         nn.functional.batch_norm nn.functional.group_norm nn.functional.instance_norm
@@ -90,7 +91,9 @@ OPERATIONS = {
 }
 
 MODULES = """
-    Linear Bilinear LazyLinear Embedding EmbeddingBag Conv1d Conv2d Conv3d MaxPool2d AvgPool2d
+    Linear Bilinear LazyLinear Embedding EmbeddingBag Conv1d Conv2d Conv3d
+    ConvTranspose1d ConvTranspose2d ConvTranspose3d LazyConv1d LazyConv2d LazyConv3d
+    LazyConvTranspose1d LazyConvTranspose2d LazyConvTranspose3d MaxPool2d AvgPool2d
     MaxPool1d MaxPool3d AvgPool1d AvgPool3d AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d
     AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d LPPool1d LPPool2d LPPool3d
     FractionalMaxPool2d FractionalMaxPool3d
@@ -144,6 +147,8 @@ TOLERANCE_FACTOR: dict[str, dict[str, float]] = {
     "special.hermite_polynomial_he": {"float32": 10},
     # Scores of several hundred: an exponential makes much of the rounding of their last bit.
     "nn.functional.scaled_dot_product_attention": {"float32": 10},
+    # Sums of a hundred products of up to 81 that nearly cancel, in another order.
+    "nn.functional.conv_transpose3d": {"float32": 4, "complex64": 4},
     # Long products of reflections, and gradients of several hundred.
     "linalg.householder_product": {"float32": 20},
     # Products of three factors whose singular values nearly meet.
@@ -169,7 +174,8 @@ DRAWS = """
 
 #: Operations that run CUDA kernels of gpunn's own.
 KERNELS = """
-    softmax log_softmax nn.functional.*pool?d nn.functional.conv?d nn.functional.cross_entropy
+    softmax log_softmax nn.functional.*pool?d nn.functional.conv?d
+    nn.functional.conv_transpose?d nn.functional.cross_entropy
     nn.functional.nll_loss nn.functional.embedding nn.functional.embedding_bag nn.functional.gelu
     nn.functional.silu nn.functional.batch_norm nn.functional.group_norm
     nn.functional.instance_norm nn.functional.layer_norm nn.functional.rms_norm
@@ -182,6 +188,9 @@ GPU_TOLERANCE_FACTOR = {
     "nn.functional.conv1d": 4,  # sums of hundreds of products, in the order of the tiles
     "nn.functional.conv2d": 4,
     "nn.functional.conv3d": 4,
+    "nn.functional.conv_transpose1d": 4,
+    "nn.functional.conv_transpose2d": 4,
+    "nn.functional.conv_transpose3d": 4,
 }
 
 #: Operations that may name any of several equal elements: indices are compared where the input

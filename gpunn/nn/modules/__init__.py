@@ -16,7 +16,7 @@ _HOMES = {
     "batchnorm": ["norm", "sync_norm", "switchable_norm"],
     "channelshuffle": ["pixel_shuffle"],
     "container": ["container"],
-    "conv": ["conv"],
+    "conv": ["conv_modules", "conv_transpose"],
     "distance": ["distance"],
     "dropout": ["dropout", "feature_dropout"],
     "flatten": ["shape"],
