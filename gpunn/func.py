@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpunn.nn.module import Module
+from gpunn.nn.norm import _BatchNorm
 from gpunn.nn.utils.stateless import call_with
 from gpunn.ops.join import stack
 from gpunn.tensor import Tensor
 
-__all__ = ["functional_call", "stack_module_state"]
+__all__ = ["functional_call", "replace_all_batch_norm_modules_", "stack_module_state"]
 
 Tensors = dict[str, Tensor]
 
@@ -60,6 +61,24 @@ def _merged(dicts: Any) -> Tensors:
             "ambiguous"
         )
     return {name: tensor for d in dicts for name, tensor in d.items()}
+
+
+def replace_all_batch_norm_modules_(root: Module) -> Module:
+    """Makes every batch norm in a module use the statistics of the batch alone; returns it.
+
+    The running statistics are dropped, in place.
+    Source:
+    https://docs.pytorch.org/docs/stable/generated/torch.func.replace_all_batch_norm_modules_.html
+
+    >>> model = gpunn.func.replace_all_batch_norm_modules_(nn.Sequential(nn.BatchNorm1d(3)))
+    >>> model[0].running_mean is None
+    True
+    """
+    for module in root.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+            module.track_running_stats = False
+    return root
 
 
 def stack_module_state(models: Any) -> tuple[Tensors, Tensors]:

@@ -44,3 +44,17 @@ def test_errors():
     frozen = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(RuntimeError, match="weight from each model to have the same .requires_gr"):
         func.stack_module_state([layer, frozen])
+
+
+def test_batch_norm_without_running_statistics():
+    torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
+    found = []
+    for lib in (gpunn, torch):
+        model = lib.nn.Sequential(lib.nn.BatchNorm1d(2), lib.nn.Linear(2, 2))
+        bare = lib.nn.BatchNorm1d(2, track_running_stats=False)
+        model.append(bare)
+        assert lib.func.replace_all_batch_norm_modules_(model) is model
+        out = model[0].eval()(lib.tensor([[1.0, 2.0], [3.0, 6.0]]))
+        found.append((out.tolist(), list(model.state_dict()), repr(model)))
+    assert found[0][1:] == found[1][1:]
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)

@@ -4,6 +4,7 @@ import html.parser
 import subprocess
 import sys
 
+import emulated
 import pytest
 
 import gpunn
@@ -262,3 +263,11 @@ def test_importing_it_is_left_until_it_is_used():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["True", "True"], done.stderr
+
+
+def test_on_an_emulated_gpu():
+    with emulated.device():
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()).cuda()
+        found = gpunn.summary(model, (2, 3, 6, 6))
+        assert found.multiply_adds == 2 * 16 * 4 * 27 + 2 * 16 * 4
+        assert row(found, "2").memory == 0 and model[1].running_mean.is_cuda

@@ -84,7 +84,7 @@ class _SpectralNorm(Module):
         self, weight: Any, n_power_iterations: int = 1, dim: int = 0, eps: float = 1e-12
     ) -> None:
         super().__init__()
-        ndim = weight.ndim
+        ndim = len(weight.shape)
         if not -ndim <= dim < ndim:
             raise IndexError(
                 f"Dimension out of range (expected to be in range of [-{ndim}, {ndim - 1}] but "

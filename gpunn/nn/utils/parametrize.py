@@ -292,7 +292,7 @@ def register_parametrization(
     are unknown to an optimizer made earlier. Returns the module.
 
     Raises ValueError for a name that is no parameter or buffer and, unless `unsafe`, for a
-    parametrization that changes the dtype or shape.
+    parametrization that changes the dtype or shape; AttributeError for a parameter that is None.
     Source:
     https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.parametrize.register_parametrization.html
 
@@ -314,7 +314,12 @@ def register_parametrization(
         known.append(parametrization)
         known.unsafe |= unsafe
     elif tensor_name in module._buffers or tensor_name in module._parameters:
-        listed = ParametrizationList([parametrization], getattr(module, tensor_name), unsafe)
+        original = getattr(module, tensor_name)
+        if original is None:
+            raise AttributeError(
+                f"'NoneType' object has no attribute 'shape': '{tensor_name}' of {module} is None"
+            )
+        listed = ParametrizationList([parametrization], original, unsafe)
         delattr(module, tensor_name)
         base = type_before_parametrizations(module)
         if not is_parametrized(module):

@@ -3,6 +3,7 @@
 import warnings
 from importlib import import_module
 
+import emulated
 import numpy as np
 import pytest
 
@@ -187,3 +188,32 @@ def test_errors_of_orthogonal(near_torch, message):
         )  # fmt: skip
 
     near_torch(scenario)
+
+
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_lazy_parameters_have_no_shape(near_torch, message, kind):
+    def scenario(lib):
+        return message(getattr(tools(lib), kind), lib.nn.LazyLinear(2))[0]
+
+    near_torch(scenario)
+
+
+@pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_on_an_emulated_gpu(kind):
+    with emulated.device():
+        here = nn.Linear(4, 4)
+        there = nn.Linear(4, 4).cuda()
+        there.load_state_dict(here.state_dict())
+        for layer in (here, there):
+            layer.eval()
+            getattr(parametrizations, kind)(layer)
+        if kind == "spectral_norm":  # whose vectors are drawn
+            there.load_state_dict(here.state_dict())
+        for layer in (here, there):
+            layer(gpunn.ones(2, 4, device=layer.bias.device)).square().sum().backward()
+        assert there.weight.is_cuda
+        np.testing.assert_allclose(
+            there.weight.detach().cpu().numpy(), here.weight.detach().numpy(), atol=1e-6
+        )
+        for one, other in zip(here.parameters(), there.parameters(), strict=True):
+            np.testing.assert_allclose(other.grad.cpu().numpy(), one.grad.numpy(), atol=1e-5)

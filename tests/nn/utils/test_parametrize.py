@@ -277,6 +277,13 @@ def test_errors_of_names(near_torch, message):
     near_torch(scenario)
 
 
+def test_a_parameter_that_is_none_and_one_without_a_shape(message):
+    none = message(P.register_parametrization, nn.Linear(2, 2, bias=False), "bias", nn.Identity())
+    assert none[0] == "AttributeError" and "'bias' of Linear(" in none[1]
+    lazy = message(P.register_parametrization, nn.LazyLinear(2), "weight", nn.Identity())
+    assert lazy[0] == "RuntimeError" and "Can't access the shape of an uninitialized" in lazy[1]
+
+
 def test_errors_of_assignment(near_torch, message):
     def scenario(lib):
         class Fickle(lib.nn.Module):
