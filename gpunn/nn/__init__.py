@@ -171,6 +171,6 @@ def __getattr__(name: str):  # noqa: ANN202
     """`gpunn.nn.utils` and other parts that few scripts use, imported on first use."""
     import importlib
 
-    if name in ("utils", "parallel"):
+    if name == "utils":
         return importlib.import_module(f"gpunn.nn.{name}")
     raise AttributeError(f"module 'gpunn.nn' has no attribute '{name}'")

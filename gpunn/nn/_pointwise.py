@@ -173,7 +173,8 @@ def pointwise(
 
     flags = [_IN_PLACE] * in_place + [_OUT] * out
     signature = inspect.Signature([_INPUT, *own, *flags], return_annotation=Tensor)
-    values, values_ = _binder(signature), _binder(inspect.Signature([_INPUT, *own]))
+    signature_ = inspect.Signature([_INPUT, *own], return_annotation=Tensor)
+    values, values_ = _binder(signature), _binder(signature_)
     core_, last = inplace(core, name), 1 + len(own)
 
     def op(*given: Any, **named: Any) -> Tensor:
@@ -188,6 +189,7 @@ def pointwise(
 
     op_.__name__ = op_.__qualname__ = name + "_"
     op_.__module__, op_.__doc__ = home, core_.__doc__
+    op_.__signature__ = signature_  # type: ignore[attr-defined]
     doc = {"summary": summary, "name": name, "class_name": class_name, "args": args and f", {args}",
            "given": args, "shows": shows, "page": _PAGE, "paper": paper and f";\n    {paper}",
            "source": "Sources" if paper else "Source",

@@ -79,6 +79,7 @@ from gpunn.nn.pool import avg_pool3d as avg_pool3d
 from gpunn.nn.pool import max_pool1d as max_pool1d
 from gpunn.nn.pool import max_pool2d as max_pool2d
 from gpunn.nn.pool import max_pool3d as max_pool3d
+from gpunn.nn.pool_indices import *  # noqa: F403  (names too long for the others' form)
 from gpunn.nn.rectifier import hardshrink as hardshrink
 from gpunn.nn.rectifier import hardsigmoid as hardsigmoid
 from gpunn.nn.rectifier import hardswish as hardswish

@@ -126,6 +126,8 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
 def native_channel_shuffle(input: Tensor, groups: int) -> Tensor:
     """`channel_shuffle` under the second name that PyTorch has for it; it has a gradient here.
 
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.channel_shuffle.html
+
     >>> gpunn.native_channel_shuffle(gpunn.arange(4.0).reshape(1, 4, 1), 2).flatten()
     tensor([0., 2., 1., 3.])
     """

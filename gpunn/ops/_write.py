@@ -62,6 +62,7 @@ def inplace(op: Callable[..., Any], name: str | None = None) -> Callable[..., An
         return write(self, value, stem)
 
     op_.__name__ = op_.__qualname__ = stem + "_"
+    op_.__wrapped__ = op  # type: ignore[attr-defined]  # whose parameters it shows
     op_.__doc__ = f"In-place version of `{stem}`: changes this tensor and returns it."
     return op_
 
