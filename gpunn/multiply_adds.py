@@ -87,9 +87,8 @@ def _first(args: Any, kwargs: Any) -> Any:
 
 
 _RULES: dict[str, Rule] = {
-    "Linear": _linear, "Bilinear": _bilinear, "_Conv": _conv, "_ConvTranspose": _conv,
-    "ConvTranspose1d": _conv, "ConvTranspose2d": _conv, "ConvTranspose3d": _conv,
-    "Embedding": _none, "EmbeddingBag": _none, "PReLU": _per_element,
+    "Linear": _linear, "Bilinear": _bilinear, "_ConvNd": _conv, "Embedding": _none,
+    "EmbeddingBag": _none, "PReLU": _per_element,
     "_NormBase": _per_element, "GroupNorm": _per_element, "LayerNorm": _per_element,
     "RMSNorm": _per_element, "_SwitchableNorm": _per_element,
     "RNNBase": _recurrent, "RNN": _recurrent, "LSTM": _recurrent, "GRU": _recurrent,

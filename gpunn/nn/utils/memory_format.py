@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from gpunn import autograd
 from gpunn.layout import memory_format as MemoryFormat  # noqa: N812
+from gpunn.nn.conv_modules import Conv2d, Conv3d
+from gpunn.nn.conv_transpose import ConvTranspose2d, ConvTranspose3d
 from gpunn.nn.module import Module
 
 __all__ = ["convert_conv2d_weight_memory_format", "convert_conv3d_weight_memory_format"]
@@ -28,7 +30,7 @@ def convert_conv2d_weight_memory_format(module: M, memory_format: MemoryFormat) 
     >>> model[0].weight.is_contiguous(memory_format=gpunn.channels_last)
     True
     """
-    return _convert(module, memory_format, ("Conv2d", "ConvTranspose2d"))
+    return _convert(module, memory_format, (Conv2d, ConvTranspose2d))
 
 
 def convert_conv3d_weight_memory_format(module: M, memory_format: MemoryFormat) -> M:
@@ -42,16 +44,13 @@ def convert_conv3d_weight_memory_format(module: M, memory_format: MemoryFormat) 
     >>> model.weight.is_contiguous(memory_format=gpunn.channels_last_3d)
     True
     """
-    return _convert(module, memory_format, ("Conv3d", "ConvTranspose3d"))
+    return _convert(module, memory_format, (Conv3d, ConvTranspose3d))
 
 
-def _convert(module: M, memory_format: MemoryFormat, names: tuple[str, ...]) -> M:
-    from gpunn import nn
-
-    kinds = tuple(getattr(nn, name) for name in names if hasattr(nn, name))
+def _convert(module: M, memory_format: MemoryFormat, kinds: tuple[type, ...]) -> M:
     for found in module.modules():
         if isinstance(found, kinds):
-            weight: Any = found.weight
+            weight: Any = found.weight  # type: ignore[attr-defined]
             weight.data = weight.detach().clone(memory_format=memory_format)
             autograd.touch(weight)
     return module

@@ -76,15 +76,22 @@ def test_transposed_weights_in_groups():
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_transposed_convolution(dims, groups):
-    kind = getattr(nn, f"ConvTranspose{dims}d", None)
-    if kind is None:
-        assert not hasattr(nn, "ConvTranspose2d")  # all of them come together
-        return
+    kind = getattr(nn, f"ConvTranspose{dims}d")
     conv = kind(4, 6, 3, groups=groups, stride=2).eval()
     bn = trained(gpunn, getattr(nn, f"BatchNorm{dims}d")(6), (5, 6, *[3] * dims))
     x = gpunn.randn(2, 4, *[4] * dims)
-    fused = nn.utils.fuse_conv_bn_eval(conv, bn)
-    assert gpunn.allclose(fused(x), bn(conv(x)), atol=1e-4)
+    for transpose in (True, False):  # it is known without being said, and groups are, too
+        fused = nn.utils.fuse_conv_bn_eval(conv, bn, transpose)
+        assert gpunn.allclose(fused(x), bn(conv(x)), atol=1e-4)
+
+
+def test_transposed_convolution_as_pytorch_fuses_it(near_torch):
+    def scenario(lib):
+        conv = lib.nn.ConvTranspose2d(3, 4, 3).eval()
+        bn = trained(lib, lib.nn.BatchNorm2d(4), (5, 4, 3, 3))
+        return lib.nn.utils.fuse_conv_bn_eval(conv, bn, transpose=True).state_dict()
+
+    near_torch(scenario)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])

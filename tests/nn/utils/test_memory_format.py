@@ -10,6 +10,8 @@ def test_only_the_weights_of_these_convolutions_change(near_torch):
             lib.nn.Conv2d(4, 3, 2), lib.nn.ModuleList([lib.nn.Conv2d(3, 2, 3)])
         )
         model.append(lib.nn.Conv3d(2, 2, 2))
+        model.append(lib.nn.ConvTranspose2d(2, 3, 2))
+        model.append(lib.nn.ConvTranspose3d(2, 3, 2))
         weight = model[0].weight
         lib.nn.utils.convert_conv2d_weight_memory_format(model, lib.channels_last)
         lib.nn.utils.convert_conv3d_weight_memory_format(model, lib.channels_last_3d)

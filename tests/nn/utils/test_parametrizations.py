@@ -82,12 +82,13 @@ def test_spectral_norm_of_a_vector_and_removal(near_torch):
     near_torch(scenario)
 
 
-def test_spectral_norm_takes_the_second_dimension_of_transposed_convolutions():
-    class Transposed(nn.Linear):
-        transposed = True
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_spectral_norm_takes_the_second_dimension_of_transposed_convolutions(near_torch, dims):
+    def scenario(lib):
+        layer = tools(lib).spectral_norm(getattr(lib.nn, f"ConvTranspose{dims}d")(3, 2, 2))
+        return layer.weight, layer.state_dict()
 
-    layer = parametrizations.spectral_norm(Transposed(3, 2))
-    assert layer.parametrizations.weight[0]._u.shape == (3,)
+    assert near_torch(scenario)[1]["parametrizations.weight.0._u"].shape == (2,)
 
 
 def test_errors_of_spectral_norm(near_torch, message):
