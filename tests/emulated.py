@@ -146,6 +146,10 @@ def _refuse(name, args, options):
     bad = sorted(set(options) & set(cupy_lacks.KEYWORDS.get(name, "").split()))
     if bad:
         raise TypeError(f"cupy.{name} takes no {', '.join(bad)}=")
+    if name in ("concatenate", "stack") and not all(isinstance(x, ndarray) for x in args[0]):
+        raise TypeError(f"cupy.{name}: only arrays of the device can be joined")
+    if name == "solve" and args[1].ndim > 1 and args[0].shape[:-1] != args[1].shape[:-1]:
+        raise ValueError("a must have (..., M, M) shape and b must have (..., M, K)")
     kinds = {x.dtype.kind for x in args if isinstance(x, np.ndarray)}
     if "c" in kinds and name in cupy_lacks.NO_COMPLEX.split():
         raise TypeError(f"Wrong type (complex) of arguments for cupy_{name}")
@@ -239,6 +243,8 @@ class Function:
         self.inner.max_dynamic_shared_size_bytes = size
 
     def __call__(self, grid, block, args, shared_mem=0):
+        if any(a is None for a in args):
+            raise TypeError(f"{self.name}: CuPy makes a wild address of None, pass np.uint64(0)")
         self.launches.append(self.name)
         ready = []
         for arg in args:
@@ -327,7 +333,19 @@ class Ufunc:
         raise NotImplementedError(f"`cupy_{self.__name__}.{method}` is not supported yet")
 
 
-def _namespace(source, missing, prefix):
+def _linalg(f):
+    """As `_function`, but several results are a tuple without names."""
+    call = _function(f)
+
+    @functools.wraps(f)
+    def unnamed(*args, **options):
+        made = call(*args, **options)
+        return tuple(made) if isinstance(made, tuple) else made
+
+    return unnamed
+
+
+def _namespace(source, missing, prefix, function):
     """A function that finds what CuPy has of one of NumPy's namespaces."""
 
     def find(name):
@@ -336,7 +354,7 @@ def _namespace(source, missing, prefix):
         found = getattr(source, name)
         if isinstance(found, np.ufunc):
             return Ufunc(found)
-        return _function(found) if callable(found) and not isinstance(found, type) else found
+        return function(found) if callable(found) and not isinstance(found, type) else found
 
     return find
 
@@ -374,7 +392,7 @@ def module():
     """The stand-in `cupy`, one for all tests, so that a kernel is compiled once."""
     cupy = fake_cupy.make(capacity=1 << 40)
 
-    find = _namespace(np, cupy_lacks.NAMES, "cupy")
+    find = _namespace(np, cupy_lacks.NAMES, "cupy", _function)
 
     def from_numpy(name):
         found = find(name)
@@ -395,7 +413,9 @@ def module():
 
     cupy.__getattr__ = from_numpy
     cupy.linalg = types.ModuleType("cupy.linalg")
-    cupy.linalg.__getattr__ = _namespace(np.linalg, cupy_lacks.LINALG, "cupy.linalg")
+    cupy.linalg.__getattr__ = _namespace(
+        np.linalg, cupy_lacks.LINALG, "cupy.linalg", _linalg
+    )
     cupy.ndarray, cupy.array, cupy.asarray = ndarray, array, asarray
     cupy.asnumpy = lambda x: x.get()
     del cupy.zeros

@@ -150,3 +150,15 @@ def test_a_cache_that_cannot_be_written_is_said_once(tmp_path, monkeypatch):
     launch.mind_cache()
     assert "CUPY_CACHE_IN_MEMORY" not in os.environ
     launch.mind_cache.cache_clear()
+
+
+def test_none_is_a_null_pointer_of_eight_bytes(emulated):
+    """CuPy's own None was the address 0xffffffff."""
+    text = """extern "C" __global__ void is_null(const float* p, int* out, Fault* fault) {
+        out[0] = p == nullptr && fault == nullptr; }"""
+    out = gpunn.zeros(1, dtype=gpunn.int32, device=emulated)
+    run = gpunn.cuda.kernel('#include "common.cuh"\n' + text, "is_null", T=gpunn.float32)
+    run(1, 1, (None, out, None))
+    assert out.tolist() == [1]
+    ready = [run._kernel._ready(i, None, 0) for i in (0, 2)]
+    assert [(type(a), int(a)) for a in ready] == [(np.uint64, 0)] * 2

@@ -88,7 +88,7 @@ class Arguments:
             elif not p.pointer:
                 stored = self._value(p, value)
                 self._values[p.place : p.place + len(stored)] = stored
-            elif value is not None:
+            elif value is not None and not (type(value) is np.uint64 and value == 0):
                 views.append(self._view(p, value, base + p.place))
         self._lay_out(views)
 

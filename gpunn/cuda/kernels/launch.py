@@ -23,6 +23,7 @@ from gpunn.dtypes import BF16
 _STATIC_SHARED = 48 << 10  # bytes of shared memory that need no asking
 _TABLE = 64  # entries of Pointers in common.cuh
 _TABLE_DTYPE = np.dtype([("at", np.uint64, (_TABLE,))])
+_NULL = np.uint64(0)  # the null pointer: of None older CuPys make a wild address
 most_blocks: int | None = None  # of a grid; None: 32 for each multiprocessor
 
 _DTYPES = {
@@ -221,9 +222,9 @@ class Kernel:
                 return parameter.dtype.type(arg)
             return arg  # a struct, as a 0-dim structured array
         if parameter.kind == "array":
-            return None if arg is None else self._array(parameter, arg, device)
+            return _NULL if arg is None else self._array(parameter, arg, device)
         if parameter.kind == "fault":
-            return None if arg is None else arg.pointer()
+            return _NULL if arg is None else arg.pointer()
         return self._table(parameter, arg, device)
 
     def _array(self, parameter: Parameter, arg: Any, device: int) -> Any:
