@@ -44,6 +44,7 @@ from gpunn.nn.distance import PairwiseDistance as PairwiseDistance
 from gpunn.nn.dropout import Dropout as Dropout
 from gpunn.nn.embedding import Embedding as Embedding
 from gpunn.nn.embedding_bag import EmbeddingBag as EmbeddingBag
+from gpunn.nn.factory import factory_kwargs as factory_kwargs
 from gpunn.nn.feature_dropout import AlphaDropout as AlphaDropout
 from gpunn.nn.feature_dropout import Dropout1d as Dropout1d
 from gpunn.nn.feature_dropout import Dropout2d as Dropout2d
@@ -61,6 +62,9 @@ from gpunn.nn.instance_norm import InstanceNorm3d as InstanceNorm3d
 from gpunn.nn.instance_norm import LazyInstanceNorm1d as LazyInstanceNorm1d
 from gpunn.nn.instance_norm import LazyInstanceNorm2d as LazyInstanceNorm2d
 from gpunn.nn.instance_norm import LazyInstanceNorm3d as LazyInstanceNorm3d
+from gpunn.nn.interpolate import Upsample as Upsample
+from gpunn.nn.interpolate import UpsamplingBilinear2d as UpsamplingBilinear2d
+from gpunn.nn.interpolate import UpsamplingNearest2d as UpsamplingNearest2d
 from gpunn.nn.layer_norm import LayerNorm as LayerNorm
 from gpunn.nn.layer_norm import RMSNorm as RMSNorm
 from gpunn.nn.likelihood_loss import GaussianNLLLoss as GaussianNLLLoss
@@ -171,6 +175,6 @@ def __getattr__(name: str):  # noqa: ANN202
     """`gpunn.nn.utils` and other parts that few scripts use, imported on first use."""
     import importlib
 
-    if name == "utils":
+    if name in ("common_types", "grad", "utils"):
         return importlib.import_module(f"gpunn.nn.{name}")
     raise AttributeError(f"module 'gpunn.nn' has no attribute '{name}'")

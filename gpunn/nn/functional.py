@@ -42,6 +42,10 @@ from gpunn.nn.fractional_pool import fractional_max_pool3d as fractional_max_poo
 from gpunn.nn.gate import glu as glu
 from gpunn.nn.group_norm import group_norm as group_norm
 from gpunn.nn.instance_norm import instance_norm as instance_norm
+from gpunn.nn.interpolate import interpolate as interpolate
+from gpunn.nn.interpolate import upsample as upsample
+from gpunn.nn.interpolate import upsample_bilinear as upsample_bilinear
+from gpunn.nn.interpolate import upsample_nearest as upsample_nearest
 from gpunn.nn.layer_norm import layer_norm as layer_norm
 from gpunn.nn.layer_norm import rms_norm as rms_norm
 from gpunn.nn.likelihood_loss import gaussian_nll_loss as gaussian_nll_loss

@@ -7,6 +7,7 @@ they stand. A new operation gets a line in CASES, or in WITHOUT_GRADIENT.
 
 import importlib
 import pkgutil
+import warnings
 
 import numpy as np
 import pytest
@@ -65,6 +66,17 @@ def seeded(name, **named):
     """A function of nn.functional that draws the same numbers each time."""
     f = getattr(gpunn.nn.functional, name)
     return lambda *a: (gpunn.manual_seed(0), f(*a, **named))[1]
+
+
+def quiet(name):
+    """A function of nn.functional that warns of its name, without the warning."""
+
+    def call(*arguments):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return getattr(gpunn.nn.functional, name)(*arguments)
+
+    return call
 
 
 I = lambda *v: gpunn.tensor(v)  # noqa: E731, E741
@@ -432,6 +444,20 @@ CASES = {
     "nn.functional.pixel_shuffle": [(r(1, 4, 2, 1), 2)],
     "nn.functional.pixel_unshuffle": [(r(1, 1, 2, 4), 2)],
     **each("nn.functional.channel_shuffle nn.functional.native_channel_shuffle", (r(1, 4, 2), 2)),
+    "nn.functional.interpolate": [
+        (lambda x, size, mode, more: gpunn.nn.functional.interpolate(x, size, mode=mode, **more),
+         r(*shape), size, mode, more)
+        for shape, size, mode, more in (
+            ((1, 2, 3), 5, "nearest", {}), ((1, 2, 4), 3, "linear", {}),
+            ((1, 1, 2, 3), (3, 2), "bilinear", {"align_corners": True}),
+            ((1, 1, 3, 4), (2, 5), "bicubic", {}), ((1, 1, 2, 2, 2), 3, "trilinear", {}),
+            ((1, 1, 5, 4), (2, 3), "bicubic", {"antialias": True}),
+        )
+    ],
+    **{
+        f"nn.functional.{name}": [(quiet(name), r(1, 1, 2, 3), 4)]
+        for name in ("upsample", "upsample_nearest", "upsample_bilinear")
+    },
     "nn.functional.batch_norm": [
         (lambda x, w, b: gpunn.nn.functional.batch_norm(x, None, None, w, b, True), r(4, 2), r(2),
          r(2))

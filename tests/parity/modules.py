@@ -46,6 +46,16 @@ _EXTRA = {  # modules that PyTorch's list leaves out: constructor arguments, inp
     "PixelShuffle": [((2,), {}, (1, 8, 2, 3)), ((1,), {}, (2, 3, 2, 2))],
     "PixelUnshuffle": [((2,), {}, (1, 2, 4, 6)), ((1,), {}, (2, 3, 2, 2))],
     "ChannelShuffle": [((2,), {}, (1, 4, 2, 3)), ((1,), {}, (2, 3, 2))],
+    "Upsample": [
+        ((), {"scale_factor": 2}, (2, 3, 4)),
+        ((5,), {"mode": "linear"}, (2, 3, 4)),
+        ((), {"scale_factor": (1.7, 0.6), "mode": "bicubic"}, (1, 2, 4, 5)),
+        ((), {"scale_factor": 1.7, "mode": "bilinear", "recompute_scale_factor": True},
+         (1, 2, 4, 5)),
+        (((2, 5, 3),), {"mode": "trilinear", "align_corners": True}, (1, 2, 3, 4, 5)),
+    ],
+    "UpsamplingNearest2d": [((3,), {}, (1, 2, 4, 5)), ((), {"scale_factor": 1.5}, (1, 2, 4, 5))],
+    "UpsamplingBilinear2d": [((3,), {}, (1, 2, 4, 5)), ((), {"scale_factor": 1.5}, (1, 2, 4, 5))],
     "EmbeddingBag": [
         ((10, 3), {}, None),
         ((10, 3), {"mode": "sum"}, None),

@@ -87,6 +87,7 @@ OPERATIONS = {
         nn.functional.softplus nn.functional.softshrink nn.functional.softsign
         nn.functional.tanhshrink nn.functional.threshold
         nn.functional.pixel_shuffle nn.functional.pixel_unshuffle nn.functional.channel_shuffle
+        nn.functional.interpolate nn.functional.upsample_bilinear nn.functional.upsample_nearest
         """,
 }
 
@@ -104,6 +105,7 @@ MODULES = """
     ConstantPad1d ConstantPad2d ConstantPad3d ZeroPad1d ZeroPad2d ZeroPad3d ReflectionPad1d
     ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d
     CircularPad1d CircularPad2d CircularPad3d PixelShuffle PixelUnshuffle ChannelShuffle
+    Upsample UpsamplingNearest2d UpsamplingBilinear2d
     ReLU GELU SiLU Tanh Sigmoid Softmax LogSoftmax Dropout CrossEntropyLoss NLLLoss MSELoss BCELoss
     BCEWithLogitsLoss L1Loss SmoothL1Loss HuberLoss PoissonNLLLoss GaussianNLLLoss KLDivLoss
     MarginRankingLoss HingeEmbeddingLoss SoftMarginLoss CosineEmbeddingLoss MultiLabelMarginLoss

@@ -37,7 +37,7 @@ _HOMES = {
     "rnn": ["rnn", "rnn_cell"],
     "sparse": ["embedding", "embedding_bag"],
     "transformer": ["transformer"],
-    "upsampling": ["upsample"],
+    "upsampling": ["interpolate"],
 }  # fmt: skip
 
 
