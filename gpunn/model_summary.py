@@ -92,7 +92,8 @@ class Summary:
         )
         foot = "\n".join(f"<div>{escape(line)}</div>" for line in self._totals())
         return (
-            f"<div>\n<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
+            '<div>\n<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">\n'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n"
             f"</table>\n{foot}\n</div>"
         )
 
@@ -128,9 +129,11 @@ _WIDEST = 44  # characters of an input or output
 def _html_cell(tag: str, column: int, text: str) -> str:
     """A cell; what indents the layer's name becomes padding."""
     bare = text.lstrip(" ")
-    style = "text-align:right" if column in _NUMBERS else "text-align:left"
-    if bare != text:
-        style += f";padding-left:{0.5 + 0.6 * (len(text) - len(bare)):.1f}em"
+    side = "right" if column in _NUMBERS else "left"
+    indent = 0.6 + 0.6 * (len(text) - len(bare))
+    style = f"text-align:{side};padding:0.2em 0.6em 0.2em {indent:.1f}em"
+    if tag == "th":
+        style += ";border-bottom:1px solid"
     return f'<{tag} style="{style}">{escape(bare)}</{tag}>'
 
 

@@ -179,7 +179,7 @@ def test_html_is_escaped_closed_and_without_colours_of_its_own():
     assert checker.open == [] and checker.rows == 4
     assert "{<b>&: (1, 3)}" in checker.text and "<b>" not in page
     assert not any("color" in style or "background" in style for style in checker.styles)
-    assert "padding-left:1.7em" in page and "text-align:right" in page
+    assert "padding:0.2em 0.6em 0.2em 1.8em" in page and "text-align:right" in page
     assert "Multiply-adds: 9" in checker.text
 
 
