@@ -145,17 +145,19 @@ DEVICE uint4 philox(unsigned long long seed, unsigned long long counter) {
 // --- bad indices ------------------------------------------------------------------------------
 
 // Where a kernel leaves word of the first index out of range that it meets: in host memory, so
-// that the host can look without waiting for the device.
+// that the host can look without waiting for the device. The thread that comes first takes it, and
+// `set` is written last, so that the host never meets half a record.
 struct Fault {
     int set;
-    int reserved;
+    int taken;
     long long value, position, limit;
 };
 DEVICE void report(Fault* fault, long long value, long long position, long long limit) {
-    if (fault && atomicCAS(&fault->set, 0, 1) == 0) {
+    if (fault && atomicCAS(&fault->taken, 0, 1) == 0) {
         fault->value = value;
         fault->position = position;
         fault->limit = limit;
         __threadfence_system();
+        *(volatile int*)&fault->set = 1;
     }
 }

@@ -471,7 +471,7 @@ def device():
             for name in extras():
                 sys.modules.pop(name, None)
             if faults._records is not None:
-                faults._records["set"] = 0
+                faults._records.view(np.uint8)[:] = 0
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """A bad index on the device: the CPU's error, nothing harmed, no waiting."""
 
+import os
+import warnings
+
 import emulated as emulation
 import numpy as np
 import pytest
@@ -91,3 +94,49 @@ def test_the_first_of_several_is_told_with_its_place(emulated):
 def test_sync_debug_takes_a_bool():
     with pytest.raises(TypeError, match="must be bool, not int"):
         faults.set_sync_debug(1)
+
+
+def test_a_record_that_is_half_written_is_not_told(emulated):
+    slot = faults.slot("gather")
+    record = faults._records[slot.number : slot.number + 1]
+    record["taken"], record["value"] = 1, 5
+    faults.raise_pending()
+    record["set"] = 1
+    with pytest.raises(RuntimeError, match="index 5"):
+        faults.raise_pending()
+    assert not record["taken"] and not record["set"]
+
+
+def test_the_device_is_waited_for_before_its_records_are_reset(emulated):
+    log = emulation.module().cuda.runtime.log
+    gpunn.ones(3, device=emulated)[picks([7], emulated)]
+    before = len(log)
+    with pytest.raises(IndexError, match="index 7"):
+        faults.raise_pending()
+    assert log[before:] == [("synchronize", 0)]
+
+
+def test_each_device_has_records_of_its_own(emulated, monkeypatch):
+    here = faults.slot("gather")
+    assert faults.slot("gather") is here
+    runtime = emulation.module().cuda.runtime
+    monkeypatch.setattr(runtime, "getDevice", lambda: 1)
+    there = faults.slot("gather")
+    assert there.pointer() - here.pointer() >= faults.RECORD.itemsize
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_leaves_the_errors_to_its_parent(emulated):
+    made = gpunn.ones(3, device=emulated)[picks([7], emulated)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        child = os.fork()
+    if child == 0:
+        try:
+            gpunn.optim.SGD([gpunn.ones(1, requires_grad=True)]).step()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with pytest.raises(IndexError, match="index 7"):
+        made.cpu()

@@ -9,15 +9,17 @@ raised by the line that caused it.
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import Any
 
 import numpy as np
 
 from gpunn.cuda import detect
 
-_SLOTS = 64
+_SLOTS = 1024
 # `Fault` of common.cuh.
-RECORD = np.dtype([("set", "i4"), ("reserved", "i4"), ("value", "i8"), ("position", "i8"),
+RECORD = np.dtype([("set", "i4"), ("taken", "i4"), ("value", "i8"), ("position", "i8"),
                     ("limit", "i8")])  # fmt: skip
 _LATE = (
     " (met on the GPU by an operation before this one; gpunn.cuda.set_sync_debug(True) raises at "
@@ -40,19 +42,21 @@ _WORDS: dict[str, tuple[type[Exception], str]] = {
 }
 
 eager = False  # set_sync_debug
-_slots: dict[str, Slot] = {}
+_slots: dict[tuple[str, int], Slot] = {}  # by operation and device
 _memory: Any = None  # pinned, in the life of one CuPy
 _records: Any = None
 _owner: Any = None
+_lock = threading.Lock()
 
 
 class Slot:
-    """The place for the first bad index of one operation."""
+    """The place for the first bad index of one operation on one device: atomic operations of two
+    devices on one place of host memory would not see each other."""
 
-    __slots__ = ("name", "number")
+    __slots__ = ("name", "device", "number")
 
-    def __init__(self, name: str, number: int):
-        self.name, self.number = name, number
+    def __init__(self, name: str, device: int, number: int):
+        self.name, self.device, self.number = name, device, number
 
     def pointer(self) -> Any:
         """The address that the kernel gets; host and device share it."""
@@ -60,37 +64,72 @@ class Slot:
 
 
 def slot(name: str) -> Slot:
-    """The slot of an operation, made at its first use."""
-    global _memory, _records, _owner
+    """The slot of an operation on the current device, made at its first use."""
     cupy = detect.load()
     if _owner is not cupy:
-        size = _SLOTS * RECORD.itemsize
-        _memory = cupy.cuda.alloc_pinned_memory(size)
-        _records = np.frombuffer(_memory, np.uint8, size).view(RECORD)
-        _records.view(np.uint8)[:] = 0
-        _owner = cupy
-        _slots.clear()
-    found = _slots.get(name)
+        with _lock:
+            _begin(cupy)
+    device = cupy.cuda.runtime.getDevice()
+    found = _slots.get((name, device))
     if found is None:
-        found = _slots[name] = Slot(name, len(_slots))
+        with _lock:
+            found = _slots.setdefault((name, device), Slot(name, device, len(_slots)))
         assert len(_slots) <= _SLOTS
     return found
 
 
+def _begin(cupy: Any) -> None:
+    global _memory, _records, _owner
+    if _owner is cupy:  # another thread was here first
+        return
+    size = _SLOTS * RECORD.itemsize
+    _memory = cupy.cuda.alloc_pinned_memory(size)
+    _records = np.frombuffer(_memory, np.uint8, size).view(RECORD)
+    _records.view(np.uint8)[:] = 0
+    _slots.clear()
+    _owner = cupy
+
+
+def _after_fork() -> None:
+    """In a forked child: what is pending is the parent's, and its pinned memory may be gone."""
+    global _records, _owner
+    _records = _owner = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def raise_pending() -> None:
     """Raises the error of a bad index that has been written down, and forgets it."""
-    if _records is None or not _records["set"].any():
+    if _records is None or not _records["set"][: len(_slots)].any():
         return
-    for found in _slots.values():
-        record = _records[found.number]
-        if record["set"]:
-            kind, words = _WORDS.get(found.name, (IndexError, _INDEX))
-            text = words.format(
-                name=found.name, value=int(record["value"]), position=int(record["position"]),
-                limit=int(record["limit"]),
-            )  # fmt: skip
-            _records["set"] = 0  # what came later came of the same mistake
-            raise kind(text + ("" if eager else _LATE))
+    slots = list(_slots.values())
+    hit = [slot for slot in slots if _records[slot.number]["set"]]
+    devices = {slot.device for slot in hit}
+    for device in devices:
+        _finish(device)
+    first, record = hit[0], _records[hit[0].number].copy()
+    for slot in slots:
+        if slot.device in devices:
+            _records[slot.number] = 0  # what came later came of the same mistake
+    kind, words = _WORDS.get(first.name, (IndexError, _INDEX))
+    text = words.format(
+        name=first.name, value=int(record["value"]), position=int(record["position"]),
+        limit=int(record["limit"]),
+    )  # fmt: skip
+    raise kind(text + ("" if eager else _LATE))
+
+
+def _finish(device: int) -> None:
+    """Waits for a device: a kernel under way would write its next bad index after the reset."""
+    runtime = _owner.cuda.runtime
+    before = runtime.getDevice()
+    runtime.setDevice(device)
+    try:
+        runtime.deviceSynchronize()
+    finally:
+        runtime.setDevice(before)
 
 
 def set_sync_debug(mode: bool = True) -> None:
