@@ -37,6 +37,20 @@ def test_padding_modes_in_every_dimension(mode, dims, padding):
     assert layer(x[0]).shape == wanted.shape[1:]
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_gradients_of_padding_modes(mode, dims):
+    options = {"padding": 1, "padding_mode": mode, "dtype": gpunn.float64}
+    layer = getattr(nn, f"Conv{dims}d")(1, 1, 2, **options)
+    x = gpunn.randn(1, 1, *(3,) * dims, dtype=gpunn.float64, requires_grad=True)
+    assert gpunn.autograd.gradcheck(layer, (x,))
+
+    def of_both(x, weight):
+        return gpunn.func.functional_call(layer, {"weight": weight}, (x,))
+
+    assert gpunn.autograd.gradgradcheck(of_both, (x, layer.weight))
+
+
 def test_a_subclass_may_change_the_weight():
     class Centred(nn.Conv2d):
         def forward(self, input):

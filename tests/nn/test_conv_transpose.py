@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from both import same
 from check import check
 from emulated import on_both
 
@@ -131,6 +132,25 @@ def test_torch_level_convolution():
         gpunn.convolution(x, w, None, 1, [0], [1], False, [0], 2)
     with pytest.raises(RuntimeError, match="Expected 4-dimensional input for 4-dimensional"):
         gpunn.convolution(x[0], w, None, [1], [0], [1], False, [0], 2)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_values_and_two_gradients_are_pytorchs(name, dtype):
+    def program(T):
+        def numbers(*shape):
+            count = T.arange(int(np.prod(shape)), dtype=T.float64) % 7 - 3
+            turned = count * (1 + 2j) if dtype.startswith("complex") else count
+            return turned.reshape(shape).requires_grad_()
+
+        inputs = numbers(2, 4, 5, 4), numbers(4, 2, 3, 2), numbers(4)
+        how = ((1, 0), 2, (1, 2)) if name == "conv_transpose2d" else ((1, 2), 2)
+        y = getattr(T, name)(*inputs, (2, 1), (1, 0), *how)
+        first = T.autograd.grad((y * y.conj()).real.sum(), inputs, create_graph=True)
+        size = sum((g * g.conj()).real.sum() for g in first)
+        return y, first, T.autograd.grad(size, inputs)
+
+    same(program)
 
 
 # --- sizes --------------------------------------------------------------------------------

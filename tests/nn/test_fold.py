@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from both import refused, same
 from check import check
 from emulated import on_both
 
@@ -147,3 +148,36 @@ def test_modules_are_the_functions():
         "Fold(output_size=(5, 6), kernel_size=(2, 3), dilation=1, padding=1, stride=1)"
     )
     assert not fold.state_dict() and nn.modules.fold.Fold is nn.Fold
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_values_and_gradients_are_pytorchs(case, dtype):
+    def program(T):
+        F = T.nn.functional
+        turn = 1 + 2j if dtype.startswith("complex") else 1
+        x = (T.arange(48, dtype=T.float64) * turn).reshape(2, 1, 4, 6).requires_grad_()
+        cols = F.unfold(x, *case)
+        back = F.fold(cols * cols, (4, 6), *case)
+        (back * back.conj()).real.sum().backward()
+        return cols, back, x.grad
+
+    same(program)
+
+
+@pytest.mark.parametrize(
+    "size, kernel, options, words",
+    [
+        ((4, 5), (2, 0), {}, "kernel size should be greater than zero"),
+        ((4, 5), 2, {"dilation": 0}, "dilation should be greater than zero"),
+        ((4, 5), 2, {"padding": -1}, "padding should be non-negative"),
+        ((4, 5), 2, {"stride": 0}, "stride should be greater than zero"),
+        ((4, 5), 2, {"stride": (1, 1, 1)}, "It is expected stride equals to 2, but got size 3"),
+        ((4, 5), (2.0, 2), {}, "must be tuple of ints, but found element of type float at pos 0"),
+        ((4,), 2, {}, "It is expected output_size equals to 2, but got size 1"),
+        (4, 2, {}, r"sliding blocks 3 \* 3 = 9, but got input.size\(2\)=12"),
+        ((1, 5), 2, {}, r"sliding blocks 0 \* 4 = 0, but got input.size\(2\)=12"),
+    ],
+)
+def test_refusals_are_pytorchs(size, kernel, options, words):
+    refused(lambda T: T.nn.functional.fold(T.ones(1, 12, 12), size, kernel, **options), words)
