@@ -94,6 +94,16 @@ def test_a_folder_that_cannot_be_made_is_no_error(emulated, folder, monkeypatch)
     np.testing.assert_array_equal(product(emulated.xp).get(), np.full((1, 4, 4, 4), 27))
 
 
+def test_a_full_disk_is_no_error(emulated, folder, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tuning, "milliseconds", lambda run: 1.0)
+    monkeypatch.setattr(json, "dump", full)
+    np.testing.assert_array_equal(product(emulated.xp).get(), np.full((1, 4, 4, 4), 27))
+    assert list(folder.iterdir()) == []
+
+
 class Event:
     """Times that are 3, 1, 4, ... milliseconds."""
 

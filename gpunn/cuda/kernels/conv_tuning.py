@@ -176,7 +176,8 @@ def cache_file() -> Path:
 @cache
 def _text_hash() -> str:
     names = ("common.cuh", "mma.cuh", "conv.cuh", "conv.cu", "conv_tensor.cu")
-    return hashlib.sha256("".join(map(read, names)).encode()).hexdigest()[:16]
+    tiles = repr((tuple(PLAIN), tuple(TENSOR)))  # the file has their numbers
+    return hashlib.sha256("".join((*map(read, names), tiles)).encode()).hexdigest()[:16]
 
 
 def _load(path: Path) -> dict[str, int]:
@@ -191,12 +192,15 @@ def _load(path: Path) -> dict[str, int]:
 
 
 def _save(path: Path, known: dict[str, int]) -> None:
-    """Writes the file whole, or leaves it; a folder that cannot be written to is no error."""
+    """Writes the file whole, or leaves it: what cannot be written, a full disk, is no error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
     except OSError:
         return
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(_load(path) | known, file, indent=0)
-    os.replace(name, path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(_load(path) | known, file, indent=0)
+        os.replace(name, path)
+    except OSError:
+        os.unlink(name)
