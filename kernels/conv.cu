@@ -40,7 +40,8 @@ DEVICE void give(T* to, const T* values) {
 template <int SIDE> DEVICE int piece(int thread, int i) { return (i / V * SIDE + thread) * V + i % V; }
 
 // sum += the product of two tiles, in the order of k.
-DEVICE void multiply(const T (&left)[BK][BM], const T (&right)[BK][BN], Acc (&sum)[TM][TN], int ty, int tx) {
+template <int L, int R>
+DEVICE void multiply(const T (&left)[BK][L], const T (&right)[BK][R], Acc (&sum)[TM][TN], int ty, int tx) {
 #pragma unroll 2  // all at once would need more registers than there are
     for (int k = 0; k < BK; k++) {
         T a[TM], b[TN];
@@ -171,8 +172,9 @@ constexpr int APART = THREADS / BK;  // rows that the block brings at once: cons
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_weight_grad(
     const T* __restrict__ x, const T* __restrict__ dy, Acc* __restrict__ part, const Conv c, int splits) {
-    __shared__ __align__(16) T left[2][BK][BM];
-    __shared__ __align__(16) T right[2][BK][BN];
+    // Neighbouring threads write neighbouring rows: V more values put these into different banks.
+    __shared__ __align__(16) T left[2][BK][BM + V];
+    __shared__ __align__(16) T right[2][BK][BN + V];
     __shared__ Spot ring[RING];   // places
     __shared__ Spot column[BN];   // taps
     __shared__ Phase f;
