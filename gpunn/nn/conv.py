@@ -27,6 +27,7 @@ from gpunn.nn.conv_arguments import (
     spread,
 )
 from gpunn.ops._rows import half
+from gpunn.ops.reduce import sum_array
 from gpunn.tensor import Tensor
 
 # --- the three raw products ---------------------------------------------------------------
@@ -101,9 +102,7 @@ def weight_grad_array(x: Any, g: Any, geo: Geometry) -> Any:
 
 def _bias_grad(g: Any) -> Any:
     axes = (0, *range(2, g.ndim))
-    if isinstance(g, Tensor) or not half(g.dtype):
-        return g.sum(axis=axes)
-    return g.sum(axis=axes, dtype=F32).astype(g.dtype)
+    return g.sum(axis=axes) if isinstance(g, Tensor) else sum_array(g, axes)
 
 
 @vjp((0, 1, None, None), masked=True, name="ConvolutionBackward0")

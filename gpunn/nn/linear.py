@@ -17,6 +17,7 @@ from gpunn.nn.shape import Identity as Identity  # PyTorch has it in this file
 from gpunn.ops._rows import write_out
 from gpunn.ops.create import empty
 from gpunn.ops.linalg import _proper, matmul, matmul_array
+from gpunn.ops.reduce import sum_array
 from gpunn.tensor import Tensor
 
 
@@ -87,7 +88,7 @@ def _linear_vjp(g: Any, x: Any, w: Any, biased: Any) -> Any:
             x = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
             gw = product(rows.swapaxes(0, 1), x)
         if biased:
-            gb = rows.sum(axis=0)
+            gb = rows.sum(axis=0) if isinstance(g, Tensor) else sum_array(rows, 0)
     return gx, gw, gb
 
 

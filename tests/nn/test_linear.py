@@ -55,3 +55,9 @@ def test_weights_are_drawn_within_their_bound_and_lazily():
     layer(gpunn.zeros(2, 16))
     assert type(layer) is nn.Linear and layer.weight.abs().max() <= 0.25
     assert repr(layer) == "Linear(in_features=16, out_features=8, bias=True)"
+
+
+def test_the_gradient_of_a_bias_in_half_precision_is_rounded_once():
+    b = gpunn.zeros(2, dtype=gpunn.bfloat16, requires_grad=True)
+    F.linear(gpunn.ones(1000, 4).bfloat16(), gpunn.ones(2, 4).bfloat16(), b).sum().backward()
+    assert b.grad.tolist() == [1000, 1000]  # one by one, the sum would stop at 256
