@@ -33,17 +33,24 @@ METHODS = """
 #: Function or method -> the keywords of NumPy's that CuPy's does not take.
 KEYWORDS = {
     "all": "where", "amax": "initial where", "amin": "initial where", "any": "where",
-    "argpartition": "kind order", "argsort": "order stable", "array": "ndmax",
-    "broadcast_arrays": "subok", "broadcast_to": "subok", "cholesky": "upper", "clip": "max min",
-    "concat": "arrays", "concatenate": "arrays", "copy": "subok", "count_nonzero": "keepdims",
-    "isin": "kind", "lexsort": "axis", "max": "initial where", "mean": "where",
-    "min": "initial where", "nanmax": "initial where", "nanmean": "where",
-    "nanmin": "initial where", "nanprod": "initial where", "nanstd": "correction mean where",
-    "nansum": "initial where", "nanvar": "correction mean where", "partition": "kind order",
-    "percentile": "weights", "pinv": "hermitian rtol", "prod": "initial where",
-    "quantile": "weights", "reshape": "shape", "sort": "order stable", "stack": "arrays",
+    "arange": "start_or_stop", "argpartition": "kind order", "argsort": "order stable",
+    "array": "ndmax", "array_str": "a", "broadcast_arrays": "subok", "broadcast_to": "subok",
+    "cholesky": "upper", "clip": "max min", "concat": "arrays", "concatenate": "arrays",
+    "copy": "subok", "corrcoef": "x", "count_nonzero": "keepdims", "cov": "m", "delete": "obj",
+    "dot": "other", "ediff1d": "ary", "extract": "arr", "flip": "m", "fliplr": "m", "flipud": "m",
+    "from_dlpack": "x", "histogram": "a", "indices": "sparse", "intersect1d": "ar1 ar2",
+    "isin": "kind", "lexsort": "axis", "load": "encoding fix_imports max_header_size",
+    "matmul": "x1 x2", "matrix_power": "a", "matrix_rank": "A hermitian rtol",
+    "matrix_transpose": "x", "max": "initial where", "mean": "where", "min": "initial where",
+    "nanmax": "initial where", "nanmean": "where", "nanmin": "initial where",
+    "nanprod": "initial where", "nanstd": "correction mean where", "nansum": "initial where",
+    "nanvar": "correction mean where", "partition": "kind order", "percentile": "weights",
+    "piecewise": "kw", "pinv": "hermitian rtol", "prod": "initial where", "quantile": "weights",
+    "reshape": "shape", "rot90": "m", "savez": "allow_pickle", "savez_compressed": "allow_pickle",
+    "show_config": "mode", "sort": "order stable", "stack": "arrays",
     "std": "correction mean where", "sum": "initial where", "svd": "hermitian", "take": "mode",
-    "trim_zeros": "axis", "unique": "sorted", "unravel_index": "shape",
+    "take_along_axis": "arr", "transpose": "axes", "trim_zeros": "axis", "union1d": "ar1 ar2",
+    "unique": "sorted", "unpackbits": "count", "unravel_index": "shape",
     "var": "correction mean where",
 }  # fmt: skip
 
@@ -82,8 +89,8 @@ def _keywords(ours, theirs):
         if name.startswith("_") or not plain or other is None:
             continue
         takes, accepts = _parameters(mine), _parameters(other)
-        if takes and accepts and "kwargs" not in takes | accepts:
-            lacking = takes - accepts - {"self", "args", "like", "device", "object"}
+        if takes and accepts and "kwargs" not in accepts:
+            lacking = takes - accepts - {"self", "args", "kwargs", "like", "device", "object"}
             found |= {name: " ".join(sorted(lacking))} if lacking else {}
     return found
 

@@ -6,6 +6,7 @@ dict, resuming from PyTorch's state dict, repr, pickling, error inputs. A schedu
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -20,7 +21,7 @@ from . import scope
 from .calls import Raised, check_error, outcome, signature_difference
 from .compare import difference
 from .convert import TORCH, Package, describe
-from .ops import Options
+from .ops import Options, pick
 from .report import ABSENT, MISSING, UNTESTED, Report, error_text, timed
 
 STEPS = 6
@@ -53,7 +54,7 @@ def check_optimizer(name: str, package: Package, options: Options = Options()) -
         wanted = name.removeprefix("optim.") in scope.OPTIMIZERS.split()
         report.status = MISSING if wanted else ABSENT
         return report
-    check = OptimizerCheck(optimizer_infos()[name], name, package, report)
+    check = OptimizerCheck(optimizer_infos()[name], name, package, report, options)
     return timed(report, _quietly(check.run))
 
 
@@ -85,8 +86,11 @@ class Training:
 class OptimizerCheck:
     """The checks of one OptimizerInfo."""
 
-    def __init__(self, info: Any, name: str, package: Package, report: Report) -> None:
+    def __init__(
+        self, info: Any, name: str, package: Package, report: Report, options: Options
+    ) -> None:
         self.info, self.name, self.package, self.report = info, name, package, report
+        self.options = options
         self.cls = package.find(name)
         self.title = name
         self.dtype: Any = None
@@ -110,7 +114,7 @@ class OptimizerCheck:
         """The constructor arguments of PyTorch's list, then each implementation flag."""
         listed = [given.kwargs for given in self.info.optim_inputs_func("cpu")]
         flags = [{flag: True} for flag in self.info.supported_impls if flag != "differentiable"]
-        return listed + flags
+        return pick(listed + flags, self.options.most)
 
     def one(self, kwargs: dict, dtype: Any, groups: bool) -> None:
         """A few steps in both packages, then again from PyTorch's state."""
@@ -131,6 +135,8 @@ class OptimizerCheck:
             self.check("state", self.states(theirs, mine))
             self.steps("steps", theirs, mine)
             self.check("state", self.states(theirs, mine))
+            if self.package.own_numbers:
+                self.check("state devices", self.devices(kwargs, mine))
             text = repr(mine.optimizer)
             same = text == repr(theirs.optimizer)
             self.check("repr", None if same else f"{text}, PyTorch {theirs.optimizer!r}")
@@ -151,6 +157,24 @@ class OptimizerCheck:
         self.package.begin(())
         want, got = theirs.optimizer.state_dict(), mine.optimizer.state_dict()
         return difference(want, got, self.package, self.factor)
+
+    def devices(self, kwargs: dict, mine: Training) -> str | None:
+        """On a GPU: what differs in where the state lies; PyTorch's runs on its meta device."""
+        p = torch.nn.Parameter(torch.zeros(3, 4, device="meta"))
+        p.grad = torch.zeros_like(p)
+        try:
+            theirs = self.info.optim_cls([p], **copy.deepcopy(kwargs))
+        except Exception:  # fused: wants a real device
+            return None
+        with contextlib.suppress(Exception):  # values are asked for after the state is made
+            theirs.step()
+        got = mine.optimizer.state.get(mine.params[0], {})
+        for key, value in theirs.state[p].items():
+            if isinstance(value, torch.Tensor):
+                want = "cpu" if value.device.type == "cpu" else "cuda"
+                if got[key].device.type != want:
+                    return f"{key!r} is on {got[key].device}, PyTorch's on {want}"
+        return None
 
     def resume(self, theirs: Training, mine: Training, kwargs: dict, groups: bool) -> None:
         """A new optimizer loads PyTorch's state dict and goes on; another goes through pickle."""

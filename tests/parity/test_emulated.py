@@ -1,4 +1,4 @@
-"""Operations and modules on the emulated CUDA device against PyTorch, one test for each name.
+"""Operations, modules and optimizers on the emulated CUDA device against PyTorch, by name.
 
 The same samples as on the CPU, with CuPy's stand-in under them and the kernels' own text run by
 the emulator: what mixes host arrays with the device's, asks CuPy for what it lacks, or computes
@@ -13,6 +13,7 @@ pytest.importorskip("expecttest", reason="PyTorch's sample generators need expec
 
 from . import scope, suite  # noqa: E402
 from .modules import module_infos  # noqa: E402
+from .optims import optimizer_infos  # noqa: E402
 from .report import FAIL, MISSING, UNTESTED  # noqa: E402
 
 OPERATIONS = [n for n in suite.operations() if suite.present(n)]
@@ -22,6 +23,9 @@ OTHERS = suite.Options(
     (torch.bfloat16, torch.int64, torch.bool, torch.complex64), ("value", "grad"), most=6
 )
 SECOND = suite.Options((torch.float64,), ("gradgrad",), most=6)
+
+
+FEW = suite.Options(most=4)
 
 
 def check(name, options):
@@ -41,6 +45,12 @@ def test_on_the_device(name):
 def test_other_dtypes_on_the_device(name):
     """A few samples of bfloat16 (which CuPy's tables have gaps for), integers, complex numbers."""
     check(name, OTHERS)
+
+
+@pytest.mark.parametrize("name", [n for n in optimizer_infos() if suite.present(n)])
+def test_optimizer_on_the_device(name):
+    """A few configurations take PyTorch's steps, and keep its state where it keeps it."""
+    check(name, FEW)
 
 
 @pytest.mark.parametrize("name", sorted(scope.with_kernels(suite.operations())))
