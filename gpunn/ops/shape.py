@@ -13,6 +13,7 @@ from gpunn.autograd.graph import result, unbroadcast, view, vjp
 from gpunn.ops._rows import refusal, size_error
 from gpunn.ops.accumulate import add_at
 from gpunn.ops.index import put
+from gpunn.ops.reduce import sum_array
 from gpunn.ops.strided import Place, lay, place_of, read_vjp
 from gpunn.ops.views import expand, infer, int_list, permute, reshape, view_
 from gpunn.tensor import Size, Tensor, address, method, normal_dim, root, wrap
@@ -153,8 +154,10 @@ def tile(input: Tensor, *repeats: Any, dims: Any = None) -> Tensor:
 
 
 @vjp((None, None, None))
-def _repeat_vjp(g: Any, wide: tuple[int, ...], axes: tuple[int, ...], shape: Any) -> Any:
-    return g.reshape(wide).sum(axis=axes).reshape(shape)
+def _repeat_vjp(g: Any, wide: Any, axes: tuple[int, ...], shape: Any) -> Any:
+    wide = g.reshape(wide)
+    total = wide.sum(axis=axes) if isinstance(g, Tensor) else sum_array(wide, axes)
+    return total.reshape(shape)
 
 
 @method

@@ -123,3 +123,9 @@ def test_broadcast_shapes():
 ])  # fmt: skip
 def test_refusals(f, match):
     refused(f, match)
+
+
+def test_the_gradient_of_repeat_in_half_precision_is_rounded_once():
+    x = gpunn.ones(2, dtype=gpunn.bfloat16, requires_grad=True)
+    x.repeat(1000).sum().backward()
+    assert x.grad.tolist() == [1000, 1000]
