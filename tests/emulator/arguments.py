@@ -10,7 +10,7 @@ from typing import NamedTuple
 import ml_dtypes  # noqa: F401  for the name "bfloat16"
 import numpy as np
 
-from .library import Buffer, Patch
+from .loaded import Buffer, Patch
 from .settings import EmulatorError
 
 _PARAMETER = re.compile(r"(?:table(?P<table>\d+):)?(?P<const>const)?(?P<pointer>\*)?(?P<type>\w+)")

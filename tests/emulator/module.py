@@ -8,7 +8,7 @@ from ctypes import c_uint, pointer
 
 from . import compiler
 from .arguments import Arguments, parameters
-from .library import Library, Request
+from .loaded import Library, Request
 from .settings import ORDERS, EmulatorError, now
 from .source import kernels
 
