@@ -83,6 +83,12 @@ from gpunn.nn.distance import (  # noqa: E402
 )
 from gpunn.nn.embedding import embedding  # noqa: E402
 from gpunn.nn.embedding_bag import embedding_bag  # noqa: E402
+from gpunn.nn.grid_sample import (  # noqa: E402
+    affine_grid_generator,
+    grid_sampler,
+    grid_sampler_2d,
+    grid_sampler_3d,
+)
 from gpunn.nn.linear import bilinear  # noqa: E402
 from gpunn.nn.pad import constant_pad_nd  # noqa: E402
 from gpunn.nn.pixel_shuffle import (  # noqa: E402

@@ -40,6 +40,8 @@ from gpunn.nn.fold import unfold as unfold
 from gpunn.nn.fractional_pool import fractional_max_pool2d as fractional_max_pool2d
 from gpunn.nn.fractional_pool import fractional_max_pool3d as fractional_max_pool3d
 from gpunn.nn.gate import glu as glu
+from gpunn.nn.grid_sample import affine_grid as affine_grid
+from gpunn.nn.grid_sample import grid_sample as grid_sample
 from gpunn.nn.group_norm import group_norm as group_norm
 from gpunn.nn.instance_norm import instance_norm as instance_norm
 from gpunn.nn.interpolate import interpolate as interpolate

@@ -444,6 +444,16 @@ CASES = {
     "nn.functional.pixel_shuffle": [(r(1, 4, 2, 1), 2)],
     "nn.functional.pixel_unshuffle": [(r(1, 1, 2, 4), 2)],
     **each("nn.functional.channel_shuffle nn.functional.native_channel_shuffle", (r(1, 4, 2), 2)),
+    "nn.functional.grid_sample": [
+        (r(1, 2, 3, 2), r(1, 1, 3, 2), "bilinear", "zeros", False),
+        (r(1, 1, 3, 2), r(1, 2, 2, 2), "bilinear", "reflection", True),
+        (r(1, 1, 3, 4), r(1, 1, 3, 2), "bicubic", "border", False),
+        (r(1, 1, 2, 2, 2), r(1, 1, 1, 3, 3), "bilinear", "border", False),
+        (r(1, 1, 2, 2), r(1, 1, 2, 2), "nearest", "zeros", False),
+    ],
+    "nn.functional.affine_grid": [
+        (r(2, 2, 3), (2, 1, 2, 3), False), (r(1, 3, 4), (1, 1, 2, 2, 3), True),
+    ],
     "nn.functional.interpolate": [
         (lambda x, size, mode, more: gpunn.nn.functional.interpolate(x, size, mode=mode, **more),
          r(*shape), size, mode, more)

@@ -87,6 +87,7 @@ OPERATIONS = {
         nn.functional.softplus nn.functional.softshrink nn.functional.softsign
         nn.functional.tanhshrink nn.functional.threshold
         nn.functional.pixel_shuffle nn.functional.pixel_unshuffle nn.functional.channel_shuffle
+        nn.functional.grid_sample grid_sampler_2d grid_sampler_3d
         nn.functional.interpolate nn.functional.upsample_bilinear nn.functional.upsample_nearest
         """,
 }
