@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gpunn
+import gpunn.nn.functional as F
 from gpunn.cuda.kernels import faults
 
 
@@ -23,6 +24,13 @@ OPERATIONS = [
     ("scatter", lambda x, i: gpunn.scatter(x, 0, i, 1.0), RuntimeError, [0, -1, 2], "index -1"),
     ("index_add", lambda x, i: x.index_add(0, i, gpunn.ones(3, device=x.device)), RuntimeError,
      [0, 8, 2], "index 8"),
+    ("max_unpool", lambda x, i: F.max_unpool1d(x[None, None, :3], i[None, None], 1), RuntimeError,
+     [0, 1, 7], "Found an invalid max index: 7"),
+    ("multi_margin", lambda x, i: F.multi_margin_loss(x.expand(3, 4), i), RuntimeError,
+     [0, 3, 4], "target out of range"),
+    ("multilabel_margin", lambda x, i: F.multilabel_margin_loss(x[:3], i), RuntimeError,
+     [0, 3, 1], "argument #2 'target' is out of range"),
+    ("nll", lambda x, i: F.nll_loss(x.expand(3, 4), i), IndexError, [0, 3, 4], "Target 4 is out"),
     ("index_fill", lambda x, i: x.index_fill(0, i, 2.0), IndexError, [0, -5, 2], "index -5"),
 ]  # fmt: skip
 
@@ -39,7 +47,7 @@ def test_a_bad_index_is_the_cpus_error_when_the_host_looks(
     with pytest.raises(kind, match=words):
         made.cpu()
     assert there.tolist() == [0.0, 1.0, 2.0, 3.0]  # unharmed, and the error is told once
-    good = [0, 3, 1]
+    good = [0, 2, 1]
     np.testing.assert_array_equal(
         f(there, picks(good, emulated)).cpu().numpy(), f(x, picks(good, "cpu")).numpy()
     )

@@ -31,14 +31,24 @@ _CLASS = "Target {value} is out of bounds: there are {limit} classes, at flat po
     "{position} of the target"
 _INDEX = "index {value} is out of bounds for dimension with size {limit}: {name}, at flat " \
     "position {position} of the index"
+_TARGET = "target out of range: {value}, there are {limit} classes, at flat position {position}"
+_PLACE = "Found an invalid max index: {value} (output volumes are of {limit} entries) ({name}), " \
+    "at flat position {position} of the indices"
 _WORDS: dict[str, tuple[type[Exception], str]] = {
     "embedding": (IndexError, _ROW),
     "embedding_bag": (IndexError, _ROW),
     "cross_entropy": (IndexError, _CLASS),
     "nll_loss": (IndexError, _CLASS),
+    "ctc_loss": (IndexError, _CLASS),
+    "linear_cross_entropy": (IndexError, _CLASS),
     "gather": (RuntimeError, _INDEX),  # the types that PyTorch's CPU raises
     "scatter": (RuntimeError, _INDEX),
     "index_add_": (RuntimeError, _INDEX),
+    "max_unpool1d": (RuntimeError, _PLACE),
+    "max_unpool2d": (RuntimeError, _PLACE),
+    "max_unpool3d": (RuntimeError, _PLACE),
+    "multi_margin_loss": (RuntimeError, _TARGET),
+    "multilabel_margin_loss": (RuntimeError, "argument #2 'target' is out of range: " + _TARGET),
 }
 
 eager = False  # set_sync_debug
