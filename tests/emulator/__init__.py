@@ -17,7 +17,7 @@ wrote, misaligned accesses, cp.async read before it was waited for. It does not 
 __device__ variables.
 
 source.py reads the kernels' names from the text, compiler.py compiles it with cuda.h in front,
-library.py loads it, arguments.py lays out the arguments, module.py launches; runtime.cpp runs it.
+loaded.py loads it, arguments.py lays out the arguments, module.py launches; runtime.cpp runs it.
 """
 
 import sys

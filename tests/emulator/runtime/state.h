@@ -24,7 +24,7 @@ enum : size_t {
     RED_ZONE = 1 << 10,        // after it
 };
 
-// --- the launcher's side: mirrored in library.py ------------------------------------------------
+// --- the launcher's side: mirrored in loaded.py ------------------------------------------------
 
 struct SharedVariable {  // a static __shared__ variable
     const char* name;
