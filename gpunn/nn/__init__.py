@@ -21,8 +21,6 @@ from gpunn.nn.adaptive_pool import AdaptiveMaxPool3d as AdaptiveMaxPool3d
 from gpunn.nn.container import Container as Container
 from gpunn.nn.container import ModuleDict as ModuleDict
 from gpunn.nn.container import ModuleList as ModuleList
-from gpunn.nn.container import ParameterDict as ParameterDict
-from gpunn.nn.container import ParameterList as ParameterList
 from gpunn.nn.container import Sequential as Sequential
 from gpunn.nn.conv_modules import Conv1d as Conv1d
 from gpunn.nn.conv_modules import Conv2d as Conv2d
@@ -120,6 +118,8 @@ from gpunn.nn.parameter import Buffer as Buffer
 from gpunn.nn.parameter import Parameter as Parameter
 from gpunn.nn.parameter import UninitializedBuffer as UninitializedBuffer
 from gpunn.nn.parameter import UninitializedParameter as UninitializedParameter
+from gpunn.nn.parameter_container import ParameterDict as ParameterDict
+from gpunn.nn.parameter_container import ParameterList as ParameterList
 from gpunn.nn.pixel_shuffle import ChannelShuffle as ChannelShuffle
 from gpunn.nn.pixel_shuffle import PixelShuffle as PixelShuffle
 from gpunn.nn.pixel_shuffle import PixelUnshuffle as PixelUnshuffle

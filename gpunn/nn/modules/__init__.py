@@ -15,7 +15,7 @@ _HOMES = {
     "adaptive": ["adaptive"],
     "batchnorm": ["norm", "sync_norm", "switchable_norm"],
     "channelshuffle": ["pixel_shuffle"],
-    "container": ["container"],
+    "container": ["container", "parameter_container"],
     "conv": ["conv_modules", "conv_transpose"],
     "distance": ["distance"],
     "dropout": ["dropout", "feature_dropout"],
