@@ -215,7 +215,8 @@ def _backward(g: Any, x: Any, grid: Any, how: How, needs: tuple[bool, bool]) -> 
     sampling, g_rows = _Sampling(x.shape, grid, how), _rows(g)
     xp, weights, dims = ns(x), sampling.weights(), x.ndim - 2
     whole = xp.zeros((len(x) * math.prod(sampling.size), x.shape[1]), g_rows.dtype)
-    slopes, rows = (sampling.slopes(), _rows(x)) if needs[1] else (None, None)
+    slopes: Any = sampling.slopes() if needs[1] else None
+    rows: Any = _rows(x) if needs[1] else None
     g_grid = xp.zeros((len(g_rows), dims), g_rows.dtype)
     for row, taps in sampling.elements():
         if needs[0]:
