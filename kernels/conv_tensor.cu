@@ -242,7 +242,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv_forward_mma
         const int phase = int(tile / across / along_ % phases), g = int(tile / across / along_ / phases);
         if (tid == 0) f = phase_of(c, phase);
         __syncthreads();
-        const int count = taps_of(f) * c.per_tap.by, steps = (count + CHUNKS - 1) / CHUNKS;
+        const int count = taps_of(f) * (padded / VEC), steps = (count + CHUNKS - 1) / CHUNKS;
         const Layout source = {(long long)from * pitch, pitch};
         const Layout result = {(long long)c.groups * c.rows * plane, 1};
         const T* xg = x + g * padded;

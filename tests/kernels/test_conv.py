@@ -187,10 +187,13 @@ def test_second_order(emulated):
     assert gpunn.autograd.gradgradcheck(lambda x, w: F.conv1d(x, w, stride=2, padding=1), (x, w))
 
 
-def test_nothing_to_do(emulated):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nothing_to_do(emulated, dtype):
+    options = {"device": "cuda", "dtype": getattr(gpunn, dtype)}
+    b = gpunn.ones(2, **options)
     for x, w in (((0, 3, 5, 5), (2, 3, 3, 3)), ((2, 0, 5, 5), (2, 0, 3, 3))):
-        x, w = (gpunn.zeros(*s, device="cuda", requires_grad=True) for s in (x, w))
-        y = F.conv2d(x, w, gpunn.ones(2, device="cuda"))
+        x, w = (gpunn.zeros(*s, requires_grad=True, **options) for s in (x, w))
+        y = F.conv2d(x, w, b)
         y.sum().backward()
         assert host(y).sum() == y.numel() and host(x.grad).sum() == host(w.grad).sum() == 0
 
