@@ -158,6 +158,7 @@ DEVICE void key_value_grad(const T* query, const T* key, const T* value, const u
             if (VALUE) values_by_rows(dv, s, tile.second(stage), p.value_width);
             if (KEY) values_by_rows(dk, dweight, tile.first(stage), p.width);
         }
+        cp_async_wait<0>();  // keys that no row sees: their copies must not meet the next ones
 #pragma unroll
         for (int m = 0; m < STRIPS; m++) {
             if (KEY && dkey)
@@ -170,7 +171,7 @@ DEVICE void key_value_grad(const T* query, const T* key, const T* value, const u
     }
 }
 
-// spills: on sm_100, HEAD 64: two registers; on sm_75, in a variant that it does not run.
+// spills: on sm_100, HEAD 64: three registers; on sm_75 and sm_80, HEAD 128: one.
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_key_value_grad(
     const T* __restrict__ query, const T* __restrict__ key, const T* __restrict__ value,
     const unsigned char* __restrict__ allow, const float* __restrict__ bias,

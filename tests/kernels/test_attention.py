@@ -84,6 +84,17 @@ def test_strided_inputs_and_scale(emulated):
     compare(f, [rng.normal(size=(2, 20, 24)) for _ in range(3)], layouts=layouts)
 
 
+def test_views_that_start_between_chunks(emulated):
+    """Contiguous, but their addresses do not allow wide reads."""
+
+    def f(*flat):
+        heads = (x[i : i + 20 * 8].reshape(1, 20, 8) for i, x in enumerate(flat))
+        with check_build():
+            return attend(*heads)
+
+    compare(f, [rng.normal(size=180) for _ in range(3)], ("float64", "float32", "float16"))
+
+
 @pytest.mark.parametrize("shapes", [
     ((20, 8), (33, 8), (33, 8)), ((20, 8), (2, 33, 8), (2, 33, 8)),
     ((2, 3, 20, 8), (33, 8), (1, 33, 8)), ((2, 3, 20, 8), (2, 1, 33, 8), (1, 33, 8)),
@@ -292,6 +303,14 @@ def test_no_races_and_no_bad_accesses(emulated, dtype):
     f = small(dtype)
     with check_build():
         f()
+
+
+def test_keys_that_no_row_sees_leave_no_copies_behind(emulated, monkeypatch):
+    """A block goes on to the next head after keys that no row of a causal attention reaches."""
+    monkeypatch.setattr(launch, "most_blocks", 1)
+    arrays = qkv(3, 130, 8)
+    with check_build():
+        compare(lambda q, k, v: attend(q, k, v, is_causal=True), arrays)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
