@@ -141,7 +141,7 @@ DEVICE void to_scores(Values& s, const Problem& p, const unsigned char* allow, c
     long long start = mask_start(p, head);
     if (allow || rows_end || columns_end || diagonal) {
         seen = 0;
-#pragma unroll 1
+#pragma unroll 4  // reads of the mask that are under way at once
         for (int n = 0; n < TILES * 4; n++) {
             int mine = own + n % 4 / 2 * 8, theirs = other + n / 4 * 8 + n % 2;
             bool is = is_seen(p, allow ? allow + start : nullptr, TURNED ? theirs : mine,
