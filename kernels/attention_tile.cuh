@@ -14,6 +14,29 @@ constexpr int UNROLLED = sizeof(Acc) == 8 || HEAD == 64 ? 2 : 4;  // more would 
 typedef Acc Matrix[TILE][PITCH];
 typedef Vec<Acc, TM> Few;
 
+// A few values of a row, of which `left` are inside; the others count as zero. `wide`: the rows'
+// lengths and addresses allow to read them at once, so that fewer reads are waited for.
+constexpr int PIECE = 16 / sizeof(Acc);
+DEVICE bool is_wide(const T* rows, int width) {
+    return width % PIECE == 0 && aligned(rows, PIECE * sizeof(T));
+}
+DEVICE Vec<Acc, PIECE> piece(const T* from, int left, bool wide) {
+    Vec<T, PIECE> raw;
+#pragma unroll
+    for (int i = 0; i < PIECE; i++) raw[i] = down<T>(Acc(0));
+    if (wide && left > 0) {
+        raw = load<PIECE>(from);
+    } else {
+#pragma unroll
+        for (int i = 0; i < PIECE; i++)
+            if (i < left) raw[i] = from[i];
+    }
+    Vec<Acc, PIECE> values;
+#pragma unroll
+    for (int i = 0; i < PIECE; i++) values[i] = up(raw[i]);
+    return values;
+}
+
 // Over the 16 threads that share a row.
 template <class F> DEVICE Acc row_reduce(Acc v) {
 #pragma unroll
@@ -27,15 +50,17 @@ DEVICE void rows_by_rows(Acc (&sums)[TM][TM], Matrix& space, const T* a, int a_r
                          int b_rows, int width) {
     int x = threadIdx.x % 16, y = threadIdx.x / 16;
     Acc(*left)[PITCH] = space, (*right)[PITCH] = space + DEPTH;
+    bool wide_a = is_wide(a, width), wide_b = is_wide(b, width);
     for (int d0 = 0; d0 < width; d0 += DEPTH) {
         __syncthreads();
 #pragma unroll 1
-        for (int e = threadIdx.x; e < TILE * DEPTH; e += THREADS) {
-            int row = e / DEPTH, d = e % DEPTH;
-            bool inside = d0 + d < width;
-            int at = row * width + d0 + d;
-            left[d][row] = inside && row < a_rows ? up(a[at]) : Acc(0);
-            right[d][row] = inside && row < b_rows ? up(b[at]) : Acc(0);
+        for (int e = threadIdx.x; e < TILE * DEPTH / PIECE; e += THREADS) {
+            int row = e / (DEPTH / PIECE), d = e % (DEPTH / PIECE) * PIECE;
+            int at = row * width + d0 + d, inside = width - d0 - d;
+            Vec<Acc, PIECE> l = piece(a + at, row < a_rows ? inside : 0, wide_a);
+            Vec<Acc, PIECE> r = piece(b + at, row < b_rows ? inside : 0, wide_b);
+#pragma unroll
+            for (int i = 0; i < PIECE; i++) left[d + i][row] = l[i], right[d + i][row] = r[i];
         }
         __syncthreads();
 #pragma unroll UNROLLED
@@ -55,15 +80,16 @@ DEVICE void rows_by_rows(Acc (&sums)[TM][TM], Matrix& space, const T* a, int a_r
 DEVICE void weights_by_rows(Acc (&sums)[TM][HEAD / 16], const Matrix& weights, Matrix& space,
                             const T* from, int rows, int width) {
     int x = threadIdx.x % 16, y = threadIdx.x / 16;
+    bool wide = is_wide(from, width);
 #pragma unroll
     for (int c = 0; c < HEAD / TILE; c++) {
         if (c * TILE >= width) break;
         __syncthreads();
 #pragma unroll 1
-        for (int e = threadIdx.x; e < TILE * TILE; e += THREADS) {
-            int row = e / TILE, column = c * TILE + e % TILE;
-            bool inside = row < rows && column < width;
-            space[row][e % TILE] = inside ? up(from[row * width + column]) : Acc(0);
+        for (int e = threadIdx.x; e < TILE * TILE / PIECE; e += THREADS) {
+            int row = e / (TILE / PIECE), x0 = e % (TILE / PIECE) * PIECE, column = c * TILE + x0;
+            int inside = row < rows ? width - column : 0;
+            store<PIECE>(&space[row][x0], piece(from + row * width + column, inside, wide));
         }
         __syncthreads();
 #pragma unroll UNROLLED
