@@ -163,14 +163,15 @@ class _Bins:
         return 32 if self.segments * self.length <= 1024 else _THREADS
 
     def splits(self, dtype: np.dtype) -> int:
-        """The parts of each bin: as many as fill the device, none of them short."""
+        """The parts of each bin, none of them short: 12 blocks for each multiprocessor, which are
+        whole rounds where 3 fit at once (moments of 16 bits), and where 4 do (the others)."""
         values = self.segments * self.length
         if self.columns:
             blocks, least = -(-self.count // 32), 8 * 16
         else:
             blocks = self.count * self.team() // _THREADS
             least = self.team() * 64 // dtype.itemsize
-        wanted = 4 * launch.multiprocessors() // max(blocks, 1)
+        wanted = 12 * launch.multiprocessors() // max(blocks, 1)
         return max(1, min(wanted, values // least, 1024))
 
     def launch_shape(self, splits: int) -> tuple[int, Any]:
