@@ -197,7 +197,21 @@ class GELU(Module):
         return f"approximate={self.approximate!r}"
 
 
-class SiLU(Module):
+class _InPlace(Module):
+    """What SiLU and ReLU share."""
+
+    __constants__ = ["inplace"]
+    inplace: bool
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = inplace
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
+
+class SiLU(_InPlace):
     """x times the logistic function of x: see `nn.functional.silu`.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.SiLU.html
@@ -206,21 +220,11 @@ class SiLU(Module):
     tensor([0.])
     """
 
-    __constants__ = ["inplace"]
-    inplace: bool
-
-    def __init__(self, inplace: bool = False):
-        super().__init__()
-        self.inplace = inplace
-
     def forward(self, input: Tensor) -> Tensor:
         return silu(input, self.inplace)
 
-    def extra_repr(self) -> str:
-        return "inplace=True" if self.inplace else ""
 
-
-class ReLU(Module):
+class ReLU(_InPlace):
     """max(x, 0), in place on request.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
@@ -229,18 +233,8 @@ class ReLU(Module):
     tensor([0., 2.])
     """
 
-    __constants__ = ["inplace"]
-    inplace: bool
-
-    def __init__(self, inplace: bool = False):
-        super().__init__()
-        self.inplace = inplace
-
     def forward(self, input: Tensor) -> Tensor:
         return relu(input, self.inplace)
-
-    def extra_repr(self) -> str:
-        return "inplace=True" if self.inplace else ""
 
 
 class Tanh(Module):

@@ -174,8 +174,6 @@ class KLDivLoss(Loss):
     tensor(0.)
     """
 
-    __constants__ = ["reduction"]
-
     def __init__(
         self, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
         log_target: bool = False,

@@ -294,8 +294,6 @@ class MSELoss(Loss):
     tensor(4.)
     """
 
-    __constants__ = ["reduction"]
-
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return mse_loss(input, target, reduction=self.reduction)
 
@@ -309,8 +307,6 @@ class L1Loss(Loss):
     tensor(2.)
     """
 
-    __constants__ = ["reduction"]
-
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return l1_loss(input, target, reduction=self.reduction)
 
@@ -323,8 +319,6 @@ class SmoothL1Loss(Loss):
     >>> nn.SmoothL1Loss()(gpunn.tensor([1.0]), gpunn.tensor([3.0]))
     tensor(1.5000)
     """
-
-    __constants__ = ["reduction"]
 
     def __init__(
         self, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
@@ -366,8 +360,6 @@ class BCELoss(WeightedLoss):
     >>> nn.BCELoss()(gpunn.tensor([0.5]), gpunn.tensor([1.0]))
     tensor(0.6931)
     """
-
-    __constants__ = ["reduction"]
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return binary_cross_entropy(input, target, weight=self.weight, reduction=self.reduction)

@@ -350,8 +350,6 @@ class SoftMarginLoss(Loss):
     tensor(0.6931)
     """
 
-    __constants__ = ["reduction"]
-
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return soft_margin_loss(input, target, reduction=self.reduction)
 
@@ -381,8 +379,6 @@ class MultiLabelMarginLoss(Loss):
     tensor(0.)
     """
 
-    __constants__ = ["reduction"]
-
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return multilabel_margin_loss(input, target, reduction=self.reduction)
 
@@ -395,8 +391,6 @@ class MultiLabelSoftMarginLoss(WeightedLoss):
     >>> nn.MultiLabelSoftMarginLoss()(gpunn.zeros(1, 2), gpunn.tensor([[1.0, 0.0]]))
     tensor(0.6931)
     """
-
-    __constants__ = ["reduction"]
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return multilabel_soft_margin_loss(

@@ -90,6 +90,7 @@ def unsupported(name: str, x: Tensor) -> NotImplementedError:
 
 
 class Loss(Module):
+    __constants__ = ["reduction"]
     reduction: str
 
     def __init__(self, size_average: Any = None, reduce: Any = None, reduction: str = "mean"):
