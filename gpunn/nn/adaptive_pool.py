@@ -111,7 +111,7 @@ def _sums(x: Any, out: Ints) -> Any:
     """The sums of x (raw) over the windows of the last dimensions."""
     wide = x.astype(F32) if half(x.dtype) else x
     lead = x.shape[: x.ndim - len(out)]
-    if max(out) == 1 and x.size:
+    if set(out) == {1} and x.size:
         wide = wide.reshape(*lead, -1).sum(-1).reshape(*lead, *out)
     else:
         for axis, m in enumerate(out, len(lead)):

@@ -130,3 +130,7 @@ def test_modules_take_their_functions_arguments():
         for a, b in zip(maximum(x), MAX[dims - 1](x, 4, True), strict=True):
             assert gpunn.equal(a, b)
     assert repr(nn.AdaptiveMaxPool2d((None, 3))) == "AdaptiveMaxPool2d(output_size=(None, 3))"
+
+
+def test_an_empty_result_of_one_row():
+    assert F.adaptive_avg_pool2d(gpunn.ones(1, 1, 2, 1), (1, 0)).shape == (1, 1, 1, 0)
