@@ -58,6 +58,8 @@ for _name, _homes in _HOMES.items():
     if _module is not None:
         globals()[_name] = sys.modules[f"{__name__}.{_name}"] = _module
 
+from gpunn.nn.modules import utils as utils  # noqa: E402  (PyTorch's file, not `nn.utils`)
+
 
 def __getattr__(name: str) -> Any:
     return getattr(nn, name)
