@@ -104,7 +104,7 @@ def _counts(pad: Any) -> list[int]:
             "pad(): argument 'pad' (position 2) must be tuple of ints, not " + type(pad).__name__
         )
     for i, p in enumerate(pad):
-        if not hasattr(p, "__index__"):
+        if type(p) is bool or not hasattr(p, "__index__"):
             raise TypeError(
                 "pad(): argument 'pad' (position 2) must be tuple of ints, but found element of "
                 f"type {type(p).__name__} at pos {i}"
@@ -112,6 +112,12 @@ def _counts(pad: Any) -> list[int]:
     if len(pad) % 2:
         raise RuntimeError(f"Padding length must be divisible by 2, got {list(pad)}")
     return [int(p) for p in pad]
+
+
+def _number(value: Any) -> Any:
+    """The number in a 0-dim tensor that needs no gradient; anything else as it is."""
+    plain = isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad
+    return value.item() if plain else value  # type: ignore[attr-defined]
 
 
 def _check_dims(counts: list[int], dims: int) -> None:
@@ -157,7 +163,7 @@ def pad(
         raise TypeError(
             f"pad(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
         )
-    counts = _counts(pad)
+    counts, value = _counts(pad), _number(value)
     dims, shape = len(counts) // 2, input.array.shape
     _check_dims(counts, len(shape))
     if mode == "constant":
@@ -189,7 +195,7 @@ def constant_pad_nd(input: Tensor, pad: Sequence[int], value: complex = 0) -> Te
     """
     counts = _counts(pad)
     _check_dims(counts, input.array.ndim)
-    return _constant_pad(input, counts, value)
+    return _constant_pad(input, counts, _number(value))
 
 
 # --- modules ------------------------------------------------------------------------------
