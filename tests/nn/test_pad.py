@@ -22,6 +22,13 @@ def test_modes(mode, pad):
           lambda x: np.pad(x, pairs, mode=MODES[mode]))  # fmt: skip
 
 
+def test_constants_of_other_types():
+    x = gpunn.ones(2)
+    assert F.pad(x, (1, 0), value=gpunn.tensor(2.0)).tolist() == [2, 1, 1]
+    assert gpunn.constant_pad_nd(x, (1, 0), gpunn.tensor(2.0)).tolist() == [2, 1, 1]
+    assert gpunn.constant_pad_nd(x + 0j, (0, 1), 1j).tolist() == [1, 1, 1j]
+
+
 def test_constant_value_and_negative_counts():
     assert F.pad(gpunn.tensor([1, 2, 3]), (1, -1), value=7).tolist() == [7, 1, 2]
 
@@ -41,6 +48,7 @@ def test_constant_value_and_negative_counts():
         (lambda: F.pad(gpunn.zeros(2, 0, 3), (1, 1), "reflect"), RuntimeError, "Expected 2D or 3D"),
         (lambda: F.pad(gpunn.zeros(3), (1, 1), "reflect"), NotImplementedError, "not supported"),
         (lambda: F.pad(gpunn.zeros(1, 3), (1.5, 1)), TypeError, "element of type float at pos 0"),
+        (lambda: F.pad(gpunn.zeros(1, 3), (True, 1)), TypeError, "element of type bool at pos 0"),
         (lambda: F.pad(gpunn.zeros(1, 3), 1), TypeError, "must be tuple of ints, not int"),
         (lambda: F.pad(gpunn.zeros(3), (1, 1), value=1j), TypeError, "must be float, not complex"),
         (lambda: F.pad(gpunn.zeros(1, 3) > 0, (1, 0), "reflect"), NotImplementedError, "'Bool'"),
