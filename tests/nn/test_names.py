@@ -12,67 +12,95 @@ import pytest
 import gpunn
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-TORCH_WORDS = {  # what PyTorch's own text calls a module's, but which serves only its compilers
-    "F.boolean_dispatch", "F.assert_int_or_pair", "F.handle_torch_function",
-    "F.has_torch_function", "F.has_torch_function_unary", "F.has_torch_function_variadic",
-}  # fmt: skip
+PARTS = ("nn.functional", "nn.init", "nn.parameter", "nn.grad")
+FOLDERS = ("nn.modules", "nn.utils")
+FOR_COMPILERS = {"nn.functional.boolean_dispatch", "nn.functional.assert_int_or_pair"}
+
+
+def torch():
+    return pytest.importorskip("torch", reason="parity tests need PyTorch")
 
 
 def listed():
     """The names of the README's list of what is lacking, each with its reason."""
     section = README.partition("### What PyTorch's `nn` has and gpunn has not")[2]
     lines = re.findall(r"^- (`.+`): (.+)$", section.partition("\n#")[0], re.M)
-    return {name: reason for names, reason in lines for name in re.findall(r"`([^`]+)`", names)}
+    found = {name: reason for names, reason in lines for name in re.findall(r"`([^`]+)`", names)}
+    return {re.sub(r"^F\.", "nn.functional.", name): reason for name, reason in found.items()}
 
 
-def pytorch_names():
-    """Full names, as `nn.Linear`, `nn.modules.lazy.LazyModuleMixin` and `F.linear`."""
-    torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
-    names = {f"nn.{n}" for n in dir(torch.nn) if not n.startswith("_")}
-    for path, classes in module_classes(torch):
-        names |= {f"nn.modules.{path}.{n}" for n in classes if not hasattr(torch.nn, n)}
-    functional = torch.nn.functional
-    return names | {
-        f"F.{n}"
-        for n, value in vars(functional).items()
-        if n[0] != "_" and callable(value) and not inspect.isclass(value)
-        and getattr(value, "__module__", "").startswith("torch")
-    } - TORCH_WORDS  # fmt: skip
-
-
-def module_classes(torch):
-    """(file, names of its public classes) for each public file of torch.nn.modules."""
-    for part in pkgutil.iter_modules(torch.nn.modules.__path__):
-        module = importlib.import_module(f"torch.nn.modules.{part.name}")
-        if not part.name.startswith("_"):
-            yield part.name, [
-                n for n, value in vars(module).items()
-                if inspect.isclass(value) and value.__module__ == module.__name__ and n[0] != "_"
-            ]  # fmt: skip
-
-
-def find(package, name):
+def find(package, path):
     """What a package has under a full name; None where it has nothing."""
     value = package
-    for part in name.replace("F.", "nn.functional.", name.startswith("F.")).split("."):
+    for part in path.split("."):
+        if inspect.ismodule(value) and not hasattr(value, part):
+            try:
+                importlib.import_module(f"{value.__name__}.{part}")
+            except ImportError:
+                return None
         value = getattr(value, part, None)
     return value
 
 
+def own(module):
+    """The public functions and classes of a module of PyTorch, not what it imports."""
+    for name, value in vars(module).items():
+        home = getattr(value, "__module__", None) or ""
+        built_in = module.__name__ == "torch.nn.functional" and home in ("torch", "torch._C._nn")
+        if name[0] != "_" and (inspect.isclass(value) or callable(value)) and (
+            home == module.__name__ or (built_in and not inspect.isclass(value))
+        ) and not re.search("TypeVar|EnumType", str(type(value))):  # fmt: skip
+            yield name, value
+
+
+def pytorch_files():
+    """Full names of the files of nn that hold public names."""
+    inside = (pkgutil.iter_modules(find(torch(), folder).__path__, f"{folder}.")
+              for folder in FOLDERS)  # fmt: skip
+    names = [part.name for parts in inside for part in parts]
+    return [*PARTS, *(name for name in names if "._" not in name)]
+
+
+def pytorch_names():
+    """Full names of what PyTorch has, `nn.Linear` and `nn.Linear.forward` by the shortest path."""
+    names = {f"nn.{name}" for name in dir(torch().nn) if name[0] != "_"}
+    for path in pytorch_files():
+        for name, value in own(find(torch(), path)):
+            short = "nn" if getattr(torch().nn, name, None) is value else path
+            names.add(f"{short}.{name}")
+            if inspect.isclass(value):
+                names |= {f"{short}.{name}.{m}" for m, f in vars(value).items() if _public(m, f)}
+    return names - FOR_COMPILERS
+
+
+def _public(name, method):
+    return inspect.isfunction(method) and (name[0] != "_" or name == "__init__")
+
+
+def within(name, names):
+    """Whether a name or what it is part of is among the names."""
+    parts = name.split(".")
+    return any(".".join(parts[: i + 1]) in names for i in range(len(parts)))
+
+
 def test_each_is_here_or_in_the_list_of_the_readme():
     missing = {name for name in pytorch_names() if find(gpunn, name) is None}
-    assert missing - set(listed()) == set(), "neither here nor in the README's list"
-    assert set(listed()) - missing == set(), "in the README's list, but here, or not PyTorch's"
+    assert {n for n in missing if not within(n, listed())} == set(), "not in the README's list"
+    here = {n for n in listed() if find(gpunn, n) is not None}
+    assert here == set(), "in the README's list, but here"
+    strangers = {n for n in listed() if find(torch(), n) is None}
+    assert strangers == set(), "in the README's list, but not PyTorch's"
 
 
-def test_classes_are_under_the_path_of_their_file_too():
-    torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
-    lacking = set(listed())
-    for path, classes in module_classes(torch):
-        for name in classes:
-            if not lacking & {f"nn.{name}", f"nn.modules.{path}.{name}"}:
-                found = find(gpunn, f"nn.modules.{path}.{name}")
-                assert found is getattr(gpunn.nn, name, found) is not None, f"{path}.{name}"
+def test_each_is_under_the_path_of_its_file_too():
+    compared = 0
+    for path in pytorch_files():
+        for name, value in own(find(torch(), path)):
+            ours = getattr(gpunn.nn, name, None)
+            if path.startswith("nn.modules.") and ours is not None and inspect.isclass(value):
+                assert find(gpunn, f"{path}.{name}") is ours, f"{path}.{name}"
+                compared += 1
+    assert compared > 100
 
 
 def test_the_list_is_read():
@@ -83,12 +111,12 @@ def test_the_list_is_read():
 
 
 def parameters(function):
-    """[(name, default, kind)], `self` left out; None where there is no signature."""
+    """[(name, default, kind)]; None where there is no signature."""
     try:
         found = inspect.signature(function).parameters.values()
     except ValueError:  # a function of PyTorch's that is not written in Python
         return None
-    return [(p.name, p.default, p.kind) for p in found if p.name != "self"]
+    return [(p.name, p.default, p.kind) for p in found]
 
 
 def documented(function):
@@ -102,40 +130,23 @@ def documented(function):
     return [(a.arg, default) for a, default in zip(made.args, given, strict=True)]
 
 
-def common(kind):
-    """Full names of classes ("nn") or functions ("F") that both packages have."""
-    pytest.importorskip("torch", reason="parity tests need PyTorch")
-    import torch
-
+def differing():
+    """Functions and methods of both whose parameters differ: name -> theirs and ours."""
     for name in sorted(pytorch_names()):
-        theirs, ours = find(torch, name), find(gpunn, name)
-        if ours is not None and (kind == "F") == name.startswith("F.") and callable(theirs):
-            yield name, theirs, ours
-
-
-def test_modules_take_the_same_parameters():
-    for name, theirs, ours in common("nn"):
-        if not inspect.isclass(theirs):
-            assert parameters(ours) == parameters(theirs), name
-        elif "__init__" in vars(theirs):
-            assert parameters(ours.__init__) == parameters(theirs.__init__), name
-        if "forward" in vars(theirs):
-            assert parameters(ours.forward) == parameters(theirs.forward), f"{name}.forward"
-
-
-def test_functions_take_the_same_parameters():
-    import torch
-
-    compared = 0
-    for name, theirs, ours in common("F"):
-        body = getattr(torch.nn.functional, "_" + name[2:], theirs)  # of max_pool2d and its like
+        theirs, ours = find(torch(), name), find(gpunn, name)
+        if ours is None or not callable(theirs) or inspect.isclass(theirs):
+            continue
+        # max_pool2d and its like show (*args, **kwargs), _max_pool2d the parameters
+        body = getattr(torch().nn.functional, "_" + name.rpartition(".")[2], theirs)
         wanted, got = parameters(body), parameters(ours)
         if wanted is None:
             wanted, got = documented(theirs), [p[:2] for p in got]
         if wanted is None:  # PyTorch tells nobody
             continue
-        compared += 1
-        extra = [p[0] for p in got if p not in wanted]
-        assert [p for p in got if p[0] != "out"] == [p for p in wanted if p[0] != "out"], name
-        assert set(extra) <= {"out"}, (name, extra)
-    assert compared > 100
+        if [p for p in got if p[0] != "out"] != [p for p in wanted if p[0] != "out"]:
+            yield name, wanted, got
+
+
+def test_parameters_are_the_same():
+    assert list(differing()) == []
+    assert len(pytorch_names()) > 600
