@@ -162,3 +162,19 @@ def test_none_is_a_null_pointer_of_eight_bytes(emulated):
     assert out.tolist() == [1]
     ready = [run._kernel._ready(i, None, 0) for i in (0, 2)]
     assert [(type(a), int(a)) for a in ready] == [(np.uint64, 0)] * 2
+
+
+def test_dynamic_shared_memory_just_below_48_kb_beside_static(emulated):
+    """Together they pass what needs no asking."""
+    text = """extern __shared__ float many[];
+    extern "C" __global__ void f(float* y) {
+        __shared__ float few[32];
+        few[threadIdx.x] = many[threadIdx.x + 12000] = threadIdx.x;
+        __syncthreads();
+        y[threadIdx.x] = few[31 - threadIdx.x] + many[threadIdx.x + 12000];
+    }"""
+    y = gpunn.zeros(32, device=emulated)
+    run = gpunn.cuda.kernel(text, "f")
+    for size in (48 << 10, (48 << 10) - 64, 100 << 10, 48 << 10):
+        run(1, 32, (y,), shared=size)
+    assert y.tolist() == [31.0] * 32

@@ -20,7 +20,8 @@ from gpunn.cuda import detect
 from gpunn.cuda.kernels import faults
 from gpunn.dtypes import BF16
 
-_STATIC_SHARED = 48 << 10  # bytes of shared memory that need no asking
+_UNASKED = 48 << 10  # bytes of shared memory, a kernel's own included, that need no asking
+_SURE = 32 << 10  # of dynamic memory that fits in with what kernels have of their own
 _TABLE = 64  # entries of Pointers in common.cuh
 _TABLE_DTYPE = np.dtype([("at", np.uint64, (_TABLE,))])
 _NULL = np.uint64(0)  # the null pointer: of None older CuPys make a wild address
@@ -204,8 +205,10 @@ class Kernel:
                 f"({', '.join(p.words for p in self.parameters)}), got {len(args)}"
             )
         ready = [self._ready(i, arg, device) for i, arg in enumerate(args)]
-        if shared > _STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
-            function.max_dynamic_shared_size_bytes = shared
+        if shared > _SURE:
+            wanted = max(shared, _UNASKED + 1)  # more than any default: it has been asked for
+            if function.max_dynamic_shared_size_bytes < wanted:
+                function.max_dynamic_shared_size_bytes = wanted
         try:
             function(_three(grid), _three(block), tuple(ready), shared_mem=shared)
         except Exception as error:

@@ -80,7 +80,7 @@ def _along(name: str, way: str, axis: int, *arrays: Any) -> Any:
         kernel(launch.blocks(columns, 128 // lanes), 128, (*ready, made, columns, n))
     else:
         kept = (2 if (name, way) == ("softmax", "backward") else 1) * (n * first.itemsize + 32)
-        # Two blocks are to be at work: each takes 1 KB more, and its scratch. Otherwise: read twice.
+        # Two blocks are to be at work: each takes 1 KB more, and its scratch. Or else: read twice.
         kept = kept if kept <= launch.shared_limit() // 2 - 1024 else 0
         kernel = _rows.get(f"{name}_{way}", T=first.dtype)
         block = threads_for(n, first.itemsize)
