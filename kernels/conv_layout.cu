@@ -51,6 +51,7 @@ extern "C" __global__ void conv_sum(
         int d = int(i % padded), t = int(i / padded % taps);
         if (d >= depth) continue;
         Acc sum = 0;
+#pragma unroll 16  // reads that are under way at once: the results are few, the shares up to hundreds
         for (int s = 0; s < splits; s++) sum += part[s * total + i];
         dw[(i / padded / taps * depth + d) * taps + t] = down<T>(sum);
     }
