@@ -24,48 +24,37 @@ from gpunn.tensor import Tensor, normal_dim
 NATIVE_SIZE = 4096  # from this many elements on, the C++ code is quicker than NumPy's passes
 
 
-def _on_gpu(x: Any, axis: int | None) -> bool:
-    """Whether the kernels have their turn: for raw arrays on a GPU that have an axis."""
-    return axis is not None and type(x) is not np.ndarray and not isinstance(x, Tensor)
+def _fused(name: str, axis: int | None, *arrays: Any) -> Any:
+    """What C++ code or a CUDA kernel makes of raw arrays in one pass; None where neither does."""
+    x = arrays[0]
+    if type(x) is np.ndarray:
+        if axis == x.ndim - 1 and x.size >= NATIVE_SIZE:
+            return getattr(native, name)(*arrays)
+    elif axis is not None and not isinstance(x, Tensor):
+        return getattr(kernels, name)(*arrays, axis)
+    return None
 
 
 @vjp((-1, None))
 def _softmax_vjp(g: Any, y: Any, axis: int) -> Any:
-    if type(g) is np.ndarray and axis == g.ndim - 1 and g.size >= NATIVE_SIZE:
-        x = native.softmax_backward(y, g)
-        if x is not None:
-            return x
-    if _on_gpu(g, axis):
-        x = kernels.softmax_backward(y, g, axis)
-        if x is not None:
-            return x
+    x = _fused("softmax_backward", axis, y, g)
+    if x is not None:
+        return x
     gy = g * y
     return gy - y * gy.sum(axis=axis, keepdims=True)
 
 
 @vjp((-1, None))
 def _log_softmax_vjp(g: Any, y: Any, axis: int) -> Any:
-    if type(g) is np.ndarray and axis == g.ndim - 1 and g.size >= NATIVE_SIZE:
-        x = native.log_softmax_backward(y, g)
-        if x is not None:
-            return x
-    if _on_gpu(g, axis):
-        x = kernels.log_softmax_backward(y, g, axis)
-        if x is not None:
-            return x
-    return g - ns(g).exp(y) * g.sum(axis=axis, keepdims=True)
+    x = _fused("log_softmax_backward", axis, y, g)
+    return g - ns(g).exp(y) * g.sum(axis=axis, keepdims=True) if x is None else x
 
 
 def softmax_array(x: Any, axis: int) -> Any:
     """e**x / sum(e**x) of a raw float array."""
-    if type(x) is np.ndarray and axis == x.ndim - 1 and x.size >= NATIVE_SIZE:
-        y = native.softmax_forward(x)
-        if y is not None:
-            return y
-    if type(x) is not np.ndarray:
-        y = kernels.softmax_forward(x, axis)
-        if y is not None:
-            return y
+    y = _fused("softmax_forward", axis, x)
+    if y is not None:
+        return y
     xp = ns(x)
     y = x - x.max(axis=axis, keepdims=True)
     xp.exp(y, out=y)
@@ -75,14 +64,9 @@ def softmax_array(x: Any, axis: int) -> Any:
 
 def log_softmax_array(x: Any, axis: int) -> Any:
     """x - log(sum(e**x)) of a raw float array."""
-    if type(x) is np.ndarray and axis == x.ndim - 1 and x.size >= NATIVE_SIZE:
-        y = native.log_softmax_forward(x)
-        if y is not None:
-            return y
-    if type(x) is not np.ndarray:
-        y = kernels.log_softmax_forward(x, axis)
-        if y is not None:
-            return y
+    y = _fused("log_softmax_forward", axis, x)
+    if y is not None:
+        return y
     xp = ns(x)
     y = x - x.max(axis=axis, keepdims=True)
     y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
