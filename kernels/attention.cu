@@ -15,6 +15,7 @@
 //   out once, key and value once for every TILE rows (from the L2 cache, mostly).
 #include "attention_tile.cuh"
 
+// spills: on sm_75, float32: a few registers, so that two blocks share a multiprocessor.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_forward(
     const T* __restrict__ query, const T* __restrict__ key, const T* __restrict__ value,
     const unsigned char* __restrict__ allow, const Acc* __restrict__ bias, T* __restrict__ out,

@@ -26,6 +26,14 @@ DEVICE double exp2_of(double x) { return exp2(x); }
 DEVICE float log2_of(float x) { return log2f(x); }
 DEVICE double log2_of(double x) { return log2(x); }
 
+// A number of a mask, in base 2. The most negative finite number, which many models put for -INF,
+// stays finite: a row of such attends to all its keys alike, a row of -INF to nothing.
+DEVICE float lowest(float) { return -3.40282347e38f; }
+DEVICE double lowest(double) { return -1.7976931348623157e308; }
+template <class A> DEVICE A masking(A x) {
+    return x == A(-INF) ? x : most(x * A(LOG2E), lowest(x));
+}
+
 // Where the mask of a head of the query begins.
 DEVICE long long mask_start(const Problem& p, long long head) {
     return head / p.heads_of_a_batch * p.mask_batch + head % p.heads_of_a_batch * p.mask_head;

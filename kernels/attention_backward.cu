@@ -52,7 +52,7 @@ DEVICE void to_weights(Acc (&s)[TM][TM], const Rows& known, const unsigned char*
         for (int j = 0; j < TM; j++) s[i][j] = exp2_of(s[i][j] - known.sums[i]);
 }
 
-// spills: on sm_75 and sm_80, float32: 5 registers, so that two blocks share a multiprocessor.
+// spills: on sm_75 and sm_80, float32: a few registers, so that two blocks share a multiprocessor.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_query_grad(
     const T* __restrict__ query, const T* __restrict__ key, const T* __restrict__ value,
     const unsigned char* __restrict__ allow, const Acc* __restrict__ bias,
@@ -96,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_query_grad(
     }
 }
 
-// spills: on sm_90, float32: 3 registers, for the same reason.
+// spills: on sm_90, float32: one register, for the same reason.
 extern "C" __global__ void __launch_bounds__(256, BLOCKS) attention_key_value_grad(
     const T* __restrict__ query, const T* __restrict__ key, const T* __restrict__ value,
     const unsigned char* __restrict__ allow, const Acc* __restrict__ bias,

@@ -150,18 +150,25 @@ DEVICE void to_scores(Values& s, const Problem& p, const unsigned char* allow, c
         }
     }
 #pragma unroll
-    for (int n = 0; n < TILES; n++)
+    for (int n = 0; n < TILES; n++) {
+        float added[4] = {};
+        if (bias) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                int mine = own + e / 2 * 8, theirs = other + n * 8 + e % 2;
+                if (seen >> (n * 4 + e) & 1)
+                    added[e] = bias[start + (TURNED ? theirs : mine) * p.mask_row +
+                                    (TURNED ? mine : theirs) * p.mask_column];
+            }
+#pragma unroll
+            for (int e = 0; e < 4; e++) added[e] = masking(added[e]);
+        }
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            float score = s[n][e] * scale;
-            bool is = seen >> (n * 4 + e) & 1;
-            if (bias && is) {
-                int mine = own + e / 2 * 8, theirs = other + n * 8 + e % 2;
-                score += bias[start + (TURNED ? theirs : mine) * p.mask_row +
-                              (TURNED ? mine : theirs) * p.mask_column] * float(LOG2E);
-            }
-            s[n][e] = is ? score : -INF;
+            float score = s[n][e] * scale + added[e];
+            s[n][e] = seen >> (n * 4 + e) & 1 ? score : -INF;
         }
+    }
 }
 
 // One bit for each of a thread's values: which weights dropout keeps. One counter gives the words

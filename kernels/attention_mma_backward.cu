@@ -171,7 +171,7 @@ DEVICE void key_value_grad(const T* query, const T* key, const T* value, const u
     }
 }
 
-// spills: on sm_100, HEAD 64: three registers; on sm_75 and sm_80, HEAD 128: one.
+// spills: on sm_75, in variants that it does not run.
 extern "C" __global__ void __launch_bounds__(128, 2) attention_mma_key_value_grad(
     const T* __restrict__ query, const T* __restrict__ key, const T* __restrict__ value,
     const unsigned char* __restrict__ allow, const float* __restrict__ bias,

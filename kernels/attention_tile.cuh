@@ -139,7 +139,7 @@ DEVICE void to_scores(Acc (&s)[TM][TM], const Problem& p, const unsigned char* a
             bool is = seen >> (i * TM + j) & 1;
             if (bias && is) {
                 long long at = start + (row + i) * p.mask_row + (column + j) * p.mask_column;
-                score += bias[at] * Acc(LOG2E);
+                score += masking(bias[at]);
             }
             s[i][j] = is ? score : Acc(-INF);
         }

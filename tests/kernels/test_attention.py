@@ -176,6 +176,20 @@ def test_a_mask_of_several_batch_dimensions(emulated):
         compare(lambda q, k, v, m=allow: attend(q, k, v, gpunn.from_numpy(m).to(q.device)), arrays)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_most_negative_number_is_not_infinity(emulated, dtype):
+    """A row of a mask that is nothing else sees all keys alike, as on the CPU."""
+    dtype = getattr(gpunn, dtype)
+    q, k, v = (gpunn.from_numpy(a).to(dtype) for a in qkv(3, 40, 8))
+    least = gpunn.finfo(gpunn.float64 if dtype is gpunn.float64 else gpunn.float32).min
+    mask = gpunn.zeros(3, 40, dtype=gpunn.float64 if dtype is gpunn.float64 else gpunn.float32)
+    mask[0], mask[1, 5:], mask[2] = least, least, -math.inf
+    got = attend(*(x.cuda() for x in (q, k, v, mask))).cpu().double().numpy()
+    want = attend(q, k, v, mask).double().numpy()
+    np.testing.assert_allclose(got, want, atol=2e-3)
+    assert abs(want[:, :, 0]).max() > 0.1 and not want[:, :, 2].any()
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_rows_that_see_nothing_are_zero_and_have_no_gradient(emulated, dtype):
     q, k, v = (
