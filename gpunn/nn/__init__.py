@@ -139,6 +139,10 @@ from gpunn.nn.rectifier import ReLU6 as ReLU6
 from gpunn.nn.rectifier import RReLU as RReLU
 from gpunn.nn.rectifier import Softshrink as Softshrink
 from gpunn.nn.rectifier import Threshold as Threshold
+from gpunn.nn.rnn import GRU as GRU
+from gpunn.nn.rnn import LSTM as LSTM
+from gpunn.nn.rnn import RNN as RNN
+from gpunn.nn.rnn import RNNBase as RNNBase
 from gpunn.nn.rnn_cell import GRUCell as GRUCell
 from gpunn.nn.rnn_cell import LSTMCell as LSTMCell
 from gpunn.nn.rnn_cell import RNNCell as RNNCell

@@ -99,7 +99,7 @@ MODULES = """
     MaxPool1d MaxPool3d AvgPool1d AvgPool3d AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d
     AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d LPPool1d LPPool2d LPPool3d
     FractionalMaxPool2d FractionalMaxPool3d
-    RNNCell LSTMCell GRUCell
+    RNN LSTM GRU RNNCell LSTMCell GRUCell
     AdaptiveLogSoftmaxWithLoss AlphaDropout CELU Dropout1d Dropout2d Dropout3d ELU
     FeatureAlphaDropout GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish
     PReLU RReLU ReLU6 SELU Softmax2d Softmin Softplus Softshrink Softsign Tanhshrink Threshold

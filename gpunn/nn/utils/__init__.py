@@ -6,6 +6,7 @@ Source: https://docs.pytorch.org/docs/stable/nn.html#utilities
 from gpunn.nn.utils import parametrizations as parametrizations
 from gpunn.nn.utils import parametrize as parametrize
 from gpunn.nn.utils import prune as prune
+from gpunn.nn.utils import rnn as rnn
 from gpunn.nn.utils import stateless as stateless
 from gpunn.nn.utils.clip_grad import clip_grad_norm as clip_grad_norm
 from gpunn.nn.utils.clip_grad import clip_grad_norm_ as clip_grad_norm_
