@@ -99,6 +99,8 @@ def _times(w: Any) -> Any:
             return out
 
         return rounded
+    if type(w) is np.ndarray:  # BLAS is slower by half where few rows meet a transposed matrix
+        w = np.ascontiguousarray(w)
     matmul = ns(w).matmul
     return lambda x, out: matmul(x, w, out=out)
 
@@ -106,9 +108,9 @@ def _times(w: Any) -> Any:
 def _inputs(x: Any, w: Any, *biases: Any) -> Any:
     """The inputs' part of the gates of all steps."""
     gates = matmul_array(x, w.T)
-    for b in biases:
-        if b is not None:
-            gates += b
+    found = [b for b in biases if b is not None]
+    if found:
+        gates += sum(found[1:], found[0])
     return gates
 
 
