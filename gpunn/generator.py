@@ -11,7 +11,7 @@ numbers: as easy as 1, 2, 3" (2011).
 from __future__ import annotations
 
 import functools
-import secrets
+import os
 import threading
 from typing import Any
 
@@ -33,6 +33,11 @@ _STATE = np.dtype(
         "itemsize": 5056,
     }
 )
+
+
+def unforeseen() -> int:
+    """A seed of 64 bits that cannot be foreseen."""
+    return int.from_bytes(os.urandom(8), "little")
 
 
 class _Mersenne:
@@ -194,7 +199,7 @@ class Generator:
 
     def seed(self) -> int:
         """Starts a stream that cannot be foreseen; returns its seed."""
-        seed = secrets.randbits(64)
+        seed = unforeseen()
         self.manual_seed(seed)
         return seed
 

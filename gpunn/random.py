@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import operator
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ from gpunn import draw, draw_integers, dtypes
 from gpunn.autograd.graph import check_inplace, namespace, result, unbroadcast, vjp
 from gpunn.device import CPU, Device, resolve
 from gpunn.dtypes import as_dtype
-from gpunn.generator import Generator, default_for, default_generator, defaults
+from gpunn.generator import Generator, default_for, default_generator, defaults, unforeseen
 from gpunn.ops._rows import cast, write
 from gpunn.ops.create import finish
 from gpunn.ops.views import int_list
@@ -57,7 +56,7 @@ def seed() -> int:
     >>> gpunn.seed() == gpunn.initial_seed()
     True
     """
-    number = secrets.randbits(64)
+    number = unforeseen()
     manual_seed(number)
     return number
 

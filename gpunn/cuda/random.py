@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from typing import Any
 
 from gpunn.cuda.detect import is_initialized
 from gpunn.cuda.devices import current_device, device_count, index_of
 from gpunn.device import Device
-from gpunn.generator import Generator, default_for
+from gpunn.generator import Generator, default_for, unforeseen
 from gpunn.tensor import Tensor
 
 
@@ -47,7 +46,7 @@ def seed() -> None:
 
     >>> gpunn.cuda.seed()
     """
-    manual_seed(secrets.randbits(64))
+    manual_seed(unforeseen())
 
 
 def seed_all() -> None:
@@ -55,7 +54,7 @@ def seed_all() -> None:
 
     >>> gpunn.cuda.seed_all()
     """
-    manual_seed_all(secrets.randbits(64))
+    manual_seed_all(unforeseen())
 
 
 def initial_seed() -> int:

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.native import build
-
 _PACKAGE = Path(__file__).resolve().parents[1]
 _lock = threading.Lock()
 _library: ctypes.CDLL | None = None
@@ -88,6 +86,8 @@ def levels() -> list[str]:
 
     >>> levels = gpunn.native.levels()
     """
+    from gpunn.native import build  # it imports subprocess and its like: only where needed
+
     known = build.LEVELS.get(build.machine())
     if known is None:
         return ["any"]
@@ -112,6 +112,8 @@ def _cpu_features() -> dict[str, bool]:
 
 
 def _load() -> ctypes.CDLL | None:
+    from gpunn.native import build
+
     global _found
     wish = os.environ.get("GPUNN_NATIVE", "")
     if wish == "0":
@@ -137,6 +139,8 @@ def _load() -> ctypes.CDLL | None:
 
 def _find(choice: list[str]) -> tuple[Path, str]:
     """A prebuilt library for the best instruction set, or one compiled for it."""
+    from gpunn.native import build
+
     for level in choice:
         path = _PACKAGE / "_native" / f"gpunn-{build.machine()}-{level}.so"
         if path.exists():

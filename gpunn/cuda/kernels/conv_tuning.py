@@ -9,10 +9,7 @@ and the kernels' text.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -175,6 +172,8 @@ def cache_file() -> Path:
 
 @cache
 def _text_hash() -> str:
+    import hashlib
+
     names = ("common.cuh", "mma.cuh", "conv.cuh", "conv.cu", "conv_tensor.cu")
     tiles = repr((tuple(PLAIN), tuple(TENSOR)))  # the file has their numbers
     return hashlib.sha256("".join((*map(read, names), tiles)).encode()).hexdigest()[:16]
@@ -182,6 +181,8 @@ def _text_hash() -> str:
 
 def _load(path: Path) -> dict[str, int]:
     """What the file says; nothing where it is missing or no such file."""
+    import json
+
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -193,6 +194,9 @@ def _load(path: Path) -> dict[str, int]:
 
 def _save(path: Path, known: dict[str, int]) -> None:
     """Writes the file whole, or leaves it: what cannot be written, a full disk, is no error."""
+    import json
+    import tempfile
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
