@@ -45,7 +45,8 @@ def build(shape: tuple[int, ...], dtype: str, product: str, batch: int) -> Any:
     channels, size, out, kernel, stride, groups = shape
 
     def make(T: Any) -> Any:
-        T.backends.cudnn.benchmark = os.environ.get("GPUNN_BENCH_SEARCH") == "1"
+        if os.environ.get("GPUNN_BENCH_SEARCH") == "1":
+            T.backends.cudnn.benchmark = True
         per = channels // groups
         x = draw(T, (batch, channels, size, size), dtype)
         w = draw(T, (out, per, kernel, kernel), dtype, 1, (per * kernel * kernel) ** -0.5)

@@ -324,6 +324,19 @@ CASES = {
     "nn.functional.max_pool1d": [(r(1, 2, 6), 2), (r(1, 2, 6), 3, 1, 1)],
     "nn.functional.max_pool2d": [(r(1, 2, 4, 4), 2), (r(1, 1, 4, 4), 3, 2, 1)],
     "nn.functional.max_pool3d": [(r(1, 1, 2, 4, 4), 2)],
+    **{
+        f"nn.functional.{kind}max_pool{d}d_with_indices": [(r(1, 1, *(4,) * d), 2)]
+        for kind in ("", "adaptive_") for d in (1, 2, 3)
+    },
+    **{
+        f"nn.functional.fractional_max_pool{d}d_with_indices": [
+            (lambda x, d=d: getattr(
+                gpunn.nn.functional, f"fractional_max_pool{d}d_with_indices"
+            )(x, 2, 2, _random_samples=gpunn.full((1, 1, d), 0.5, dtype=x.dtype)),
+             r(1, 1, *(4,) * d))
+        ]
+        for d in (2, 3)
+    },
     "nn.functional.avg_pool1d": [(r(1, 2, 6), 2), (r(1, 2, 6), 3, 2, 1)],
     "nn.functional.avg_pool2d": [(r(1, 2, 4, 4), 2), (r(1, 1, 4, 4), 3, 2, 1)],
     "nn.functional.avg_pool3d": [(r(1, 1, 2, 4, 4), 2)],
