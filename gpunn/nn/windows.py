@@ -57,6 +57,11 @@ class Windows:
                     "pad should be at most half of effective kernel size, but got pad="
                     f"{p}, kernel_size={k} and dilation={d} ({name})"
                 )
+            if p > k // 2:
+                raise RuntimeError(
+                    f"{name}() padding should be smaller than or equal to half of kernel size, but "
+                    f"got padding={p} and kernel_size={k}"
+                )
 
     def taps(self) -> Any:
         return product(*map(range, self.kernel))

@@ -1,8 +1,12 @@
 """The geometry of pooling windows."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
+import gpunn
+import gpunn.nn.functional as F
 from gpunn.nn.windows import Windows
 
 
@@ -45,3 +49,31 @@ def test_counts():
 def test_errors_say_what_is_wrong(options, words):
     with pytest.raises(RuntimeError, match=words):
         windows(**{"size": (6,), "kernel": 3, **options})
+
+
+def _size(F, pool, x, *args, **options):
+    """The length of a pooling's result, or the type of what it raises."""
+    try:
+        return getattr(F, pool)(x, *args, **options).shape[-1]
+    except (RuntimeError, ValueError) as error:
+        return type(error).__name__
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
+def test_every_size_is_pytorchs(kernel, ceil_mode):
+    torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
+    for n, stride, padding in product(range(1, 12), (1, 2, 3, 5), (0, 1, 2)):
+        ours, theirs = gpunn.zeros(1, 1, n), torch.zeros(1, 1, n)
+        args = (kernel, stride, padding)
+        for dilation in (1, 2, 3):
+            sizes = [
+                _size(f, "max_pool1d", x, *args, dilation, ceil_mode)
+                for f, x in ((F, ours), (torch.nn.functional, theirs))
+            ]
+            assert sizes[0] == sizes[1], (n, *args, dilation, sizes)
+        sizes = [
+            _size(f, "avg_pool1d", x, *args, ceil_mode)
+            for f, x in ((F, ours), (torch.nn.functional, theirs))
+        ]
+        assert sizes[0] == sizes[1], (n, *args, sizes)
