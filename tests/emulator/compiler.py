@@ -241,7 +241,7 @@ def _facts(library: Path) -> dict:
     }
 
 
-def library(text: str, kernels: dict[str, Kernel], check: bool) -> tuple[Path, dict]:
+def compiled(text: str, kernels: dict[str, Kernel], check: bool) -> tuple[Path, dict]:
     """The library of a text's kernels, compiled if it is not in the cache, and facts of it."""
     unit, needs = _unit(text, kernels), runtime()
     name = f"kernel-{_key(unit, str(check))}.so"

@@ -22,7 +22,7 @@ _one_at_a_time = threading.RLock()
 
 @functools.cache
 def _library(text: str, check: bool) -> Library:
-    return Library(*compiler.library(text, kernels(text), check))
+    return Library(*compiler.compiled(text, kernels(text), check))
 
 
 class RawModule:
