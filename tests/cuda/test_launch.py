@@ -37,6 +37,12 @@ def test_a_signature_is_read_from_the_text():
     ]  # fmt: skip
 
 
+def test_names_that_stand_for_each_other_end():
+    text = """typedef A B; typedef B A; typedef float C; typedef C D;
+    extern "C" __global__ void f(A* a, D* d) {}"""
+    assert [str(p.dtype) for p in launch.signature("f", text)] == ["None", "float32"]
+
+
 def test_a_name_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"no kernel named skale in your kernel, only \['scale'\]"):
         gpunn.cuda.kernel(SCALE, "skale", T=gpunn.float32)

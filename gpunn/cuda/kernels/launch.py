@@ -126,8 +126,8 @@ class Parameter:
         table = re.fullmatch(r"\s*Pointers\s*<(.+)>\s*", plain)
         self.kind = "table" if table else "array" if "*" in plain else "value"
         base = " ".join((table[1] if table else plain).replace("*", " ").split())
-        while base in types:
-            base = types[base]
+        for _ in types:  # a name may stand for another; a circle ends, too
+            base = types.get(base, base)
         if base == "Fault" and self.kind == "array":
             self.kind = "fault"
         self.dtype = _DTYPES.get(base)
