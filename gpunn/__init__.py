@@ -160,7 +160,9 @@ from gpunn.tensor import Size, Tensor  # noqa: E402
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
+    "distributed": "gpunn.distributed",
     "func": "gpunn.func",
+    "futures": "gpunn.futures",
     "optim": "gpunn.optim",
     "utils": "gpunn.utils",
     "serialization": "gpunn.serialization",

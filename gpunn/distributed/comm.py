@@ -6,6 +6,7 @@ group. `Waiting` is how it waits: never longer than the deadline, and never for 
 
 from __future__ import annotations
 
+import abc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -89,8 +90,8 @@ class Message(NamedTuple):
     tag: int
 
 
-class Comm:
-    """An engine of one group. Subclasses write the first eight methods; the rest is made of them.
+class Comm(abc.ABC):
+    """An engine of one group. Subclasses write the seven abstract methods; the rest is made of them.
 
     Attributes: `rank` and `size` within the group; `device_types` whose arrays it takes as they
     are (others are copied to the host and back); `deferred`: its methods return when the work is
@@ -105,34 +106,31 @@ class Comm:
     def __init__(self, rank: int, size: int, waiting: Waiting):
         self.rank, self.size, self.waiting = rank, size, waiting
 
+    @abc.abstractmethod
     def all_reduce(self, x: Any, op: str) -> None:
         """Combines x over all ranks, in place; op is a key of COMBINE."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def broadcast(self, x: Any, root: int) -> None:
         """Makes x equal the root's, in place."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def all_gather(self, out: Any, x: Any) -> None:
         """out (size, *x.shape) gets every rank's x."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def reduce_scatter(self, out: Any, x: Any, op: str) -> None:
         """out gets this rank's part of x (size, *out.shape), combined over all ranks."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def isend(self, x: Any, peer: int, tag: int) -> Request:
         """Begins to send x, which must stay as it is until the request is done."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def irecv(self, x: Any, peer: int | None, tag: int) -> Request:
         """Begins to receive into x, from a rank or (None) from whoever sends first."""
-        raise NotImplementedError
 
-    def split(self, ranks: Sequence[int], waiting: Waiting) -> Comm | None:
-        """An engine for some of the ranks; all ranks call it, those left out get None."""
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def close(self) -> None:
         """Gives up what the engine holds; the others may be gone already."""
 
@@ -154,8 +152,8 @@ class Comm:
 
     def exchange(self, messages: Sequence[Message]) -> None:
         """Sends and receives that progress together, in whatever order they get ready."""
-        start = {"send": self.isend, "recv": self.irecv}
-        for request in [start[m.kind](m.array, m.peer, m.tag) for m in messages]:  # type: ignore[operator]
+        start: dict[str, Any] = {"send": self.isend, "recv": self.irecv}
+        for request in [start[m.kind](m.array, m.peer, m.tag) for m in messages]:
             self.waiting.poll(request.test)
 
     def reduce(self, x: Any, root: int, op: str) -> None:

@@ -1,0 +1,85 @@
+"""Barriers: all ranks of a group wait for each other.
+
+Source: https://docs.pytorch.org/docs/stable/distributed.html
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from gpunn.device import resolve
+from gpunn.distributed.arrays import outside
+from gpunn.distributed.errors import DistBackendError
+from gpunn.distributed.group import ProcessGroup, chosen
+from gpunn.distributed.work import Work
+
+
+def barrier(
+    group: ProcessGroup | None = None, async_op: bool = False, device_ids: Any = None,
+    timeout: timedelta | None = None,
+) -> Work | None:  # fmt: skip
+    """Returns when all ranks of the group have called it.
+
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.barrier
+    """
+    found = chosen(group)
+    if found is None:
+        return outside("barrier")
+    comm = found.engine(resolve("cpu" if "cpu" in found.engines else "cuda"))
+    return found.run("barrier", comm, comm.barrier, [], async_op)
+
+
+def monitored_barrier(
+    group: ProcessGroup | None = None, timeout: timedelta | None = None,
+    wait_all_ranks: bool = False,
+) -> None:  # fmt: skip
+    """A barrier that names the ranks that did not come within `timeout`, on rank 0.
+
+    RuntimeError with the first such rank, or with `wait_all_ranks` all of them.
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.monitored_barrier
+    """
+    found = chosen(group)
+    if found is None:
+        return outside("monitored_barrier")
+    found.sequence += 1
+    wait = timeout or found.timeout
+    prefix = f"{found.group_name}/monitored_barrier/{found.sequence}"
+    found.store.set(f"{prefix}/{found.rank()}", b"here")
+    if found.rank() != 0:
+        found.store.wait([f"{prefix}/done"], wait)
+        answer = found.store.get(f"{prefix}/done").decode()
+        if answer:
+            raise RuntimeError(f"monitored_barrier: rank 0 reports: {answer}")
+        return None
+    missing = _missing(found, prefix, wait, wait_all_ranks)
+    text = ""
+    if missing:
+        names = ", ".join(str(found.ranks[r]) for r in missing)
+        text = (
+            f"{'Ranks' if wait_all_ranks else 'Rank'} {names} failed to pass monitoredBarrier in "
+            f"{int(wait.total_seconds() * 1000)} ms"
+        )
+    found.store.set(f"{prefix}/done", text)
+    if text:
+        raise RuntimeError(text)
+    return None
+
+
+def _missing(found: ProcessGroup, prefix: str, wait: timedelta, all_of_them: bool) -> list[int]:
+    """The ranks of which there is no sign in the store when the time is over."""
+
+    deadline = time.monotonic() + wait.total_seconds()
+    missing = []
+    for r in range(1, found.size()):
+        left = max(deadline - time.monotonic(), 0.01)
+        try:
+            found.store.wait([f"{prefix}/{r}"], timedelta(seconds=left))
+        except DistBackendError:
+            raise
+        except RuntimeError:
+            missing.append(r)
+            if not all_of_them:
+                break
+    return missing

@@ -1,0 +1,179 @@
+"""Python objects between ranks, pickled. As with every pickle: only from ranks that you trust.
+
+Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.all_gather_object
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpunn.device import resolve
+from gpunn.distributed.arrays import outside
+from gpunn.distributed.collectives import all_gather, broadcast, gather, scatter
+from gpunn.distributed.group import ProcessGroup, chosen
+from gpunn.distributed.messages import recv, send
+from gpunn.tensor import Tensor, wrap
+
+
+def _tensor(array: np.ndarray, found: ProcessGroup) -> Tensor:
+    """A host array as a tensor where the group's engine takes it."""
+    device = resolve("cpu" if "cpu" in found.engines else "cuda")
+    return wrap(array if device.xp is np else device.xp.asarray(array), device)
+
+
+def _bytes(obj: Any) -> np.ndarray:
+    return np.frombuffer(bytearray(pickle.dumps(obj)), np.uint8)
+
+
+def _object(tensor: Tensor, size: int) -> Any:
+    return pickle.loads(tensor.cpu().array[:size].tobytes())
+
+
+def _sizes(data: np.ndarray, found: ProcessGroup) -> list[int]:
+    """The length of every rank's data."""
+    mine = _tensor(np.array([len(data)]), found)
+    parts = [_tensor(np.zeros(1, np.int64), found) for _ in range(found.size())]
+    all_gather(parts, mine, found)
+    return [int(part.item()) for part in parts]
+
+
+def _padded(data: np.ndarray, size: int) -> np.ndarray:
+    padded = np.zeros(size, np.uint8)
+    padded[: len(data)] = data
+    return padded
+
+
+def all_gather_object(
+    object_list: list[Any], obj: Any, group: ProcessGroup | None = None
+) -> None:
+    """object_list[r] becomes the `obj` of rank r, which has to be picklable.
+
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.all_gather_object
+    """
+    found = chosen(group)
+    if found is None:
+        return outside("all_gather_object")
+    data = _bytes(obj)
+    sizes = _sizes(data, found)
+    parts = [_tensor(np.empty(max(sizes), np.uint8), found) for _ in sizes]
+    all_gather(parts, _tensor(_padded(data, max(sizes)), found), found)
+    object_list[: len(sizes)] = [_object(*pair) for pair in zip(parts, sizes, strict=True)]
+
+
+def gather_object(
+    obj: Any, object_gather_list: list[Any] | None = None, dst: int | None = None,
+    group: ProcessGroup | None = None, group_dst: int | None = None,
+) -> None:  # fmt: skip
+    """object_gather_list[r] of rank `dst` becomes the `obj` of rank r.
+
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.gather_object
+    """
+    found = chosen(group)
+    if found is None:
+        return outside("gather_object")
+    data = _bytes(obj)
+    sizes = _sizes(data, found)
+    parts = None
+    if object_gather_list is not None:
+        parts = [_tensor(np.empty(max(sizes), np.uint8), found) for _ in sizes]
+    mine = _tensor(_padded(data, max(sizes)), found)
+    gather(mine, parts, dst, found, group_dst=group_dst)
+    if object_gather_list is not None and parts is not None:
+        pairs = zip(parts, sizes, strict=True)
+        object_gather_list[: len(sizes)] = [_object(*pair) for pair in pairs]
+
+
+def broadcast_object_list(
+    object_list: list[Any], src: int | None = None, group: ProcessGroup | None = None,
+    device: Any = None, group_src: int | None = None,
+) -> None:  # fmt: skip
+    """The objects of the list become those of rank `src`; the lists are equally long.
+
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.broadcast_object_list
+    """
+    found = chosen(group)
+    if found is None:
+        return outside("broadcast_object_list")
+    datas = [_bytes(obj) for obj in object_list]
+    sizes = _tensor(np.array([len(data) for data in datas], np.int64), found)
+    broadcast(sizes, src, found, group_src=group_src)
+    lengths = [int(n) for n in sizes.cpu().array]
+    joined = np.concatenate([*datas, np.zeros(0, np.uint8)])
+    everything = _tensor(_padded(joined[: sum(lengths)], sum(lengths)), found)
+    broadcast(everything, src, found, group_src=group_src)
+    _fill(object_list, everything, lengths)
+
+
+def _fill(object_list: list[Any], everything: Tensor, lengths: Sequence[int]) -> None:
+    """The objects whose pickles lie one after the other."""
+    raw, at = everything.cpu().array.tobytes(), 0
+    for k, length in enumerate(lengths):
+        object_list[k] = pickle.loads(raw[at : at + length])
+        at += length
+
+
+def scatter_object_list(
+    scatter_object_output_list: list[Any], scatter_object_input_list: list[Any] | None = None,
+    src: int | None = None, group: ProcessGroup | None = None, group_src: int | None = None,
+) -> None:  # fmt: skip
+    """The first entry of the output list becomes entry r of rank `src`'s input list, on rank r.
+
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.scatter_object_list
+    """
+    found = chosen(group)
+    if found is None:
+        return outside("scatter_object_list")
+    if not isinstance(scatter_object_output_list, list) or not scatter_object_output_list:
+        raise ValueError(
+            "Expected argument scatter_object_output_list to be a list of size at least 1."
+        )
+    datas = [_bytes(obj) for obj in scatter_object_input_list or []]
+    sizes = _tensor(np.array([len(d) for d in datas] or [0] * found.size(), np.int64), found)
+    broadcast(sizes, src, found, group_src=group_src)
+    lengths = [int(n) for n in sizes.cpu().array]
+    parts = [_tensor(_padded(data, max(lengths)), found) for data in datas] or None
+    mine = _tensor(np.empty(max(lengths), np.uint8), found)
+    scatter(mine, parts, src, found, group_src=group_src)
+    scatter_object_output_list[0] = _object(mine, lengths[found.rank()])
+
+
+def send_object_list(
+    object_list: list[Any], dst: int | None = None, group: ProcessGroup | None = None,
+    device: Any = None, group_dst: int | None = None, use_batch: bool = False,
+) -> None:  # fmt: skip
+    """Sends the objects to rank `dst`, which calls `recv_object_list`.
+
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.send_object_list
+    """
+    found = chosen(group)
+    if found is None:
+        return outside("send_object_list")
+    datas = [_bytes(obj) for obj in object_list]
+    sizes = np.array([len(data) for data in datas], np.int64)
+    send(_tensor(sizes, found), dst, found, group_dst=group_dst)
+    send(_tensor(np.concatenate(datas), found), dst, found, group_dst=group_dst)
+
+
+def recv_object_list(
+    object_list: list[Any], src: int | None = None, group: ProcessGroup | None = None,
+    device: Any = None, group_src: int | None = None, use_batch: bool = False,
+) -> int:  # fmt: skip
+    """Receives objects from rank `src`, or from whoever sends first; returns the sender.
+
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.recv_object_list
+    """
+    found = chosen(group)
+    if found is None:
+        outside("recv_object_list")
+        return -1
+    sizes = _tensor(np.zeros(len(object_list), np.int64), found)
+    sender = recv(sizes, src, found, group_src=group_src)
+    lengths = [int(n) for n in sizes.cpu().array]
+    everything = _tensor(np.empty(sum(lengths), np.uint8), found)
+    recv(everything, sender, found)
+    _fill(object_list, everything, lengths)
+    return sender
