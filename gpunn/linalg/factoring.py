@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace, result, results
 from gpunn.linalg._common import (
     LinAlgError,
@@ -99,6 +100,7 @@ def _cholesky(name: str, x: Tensor, upper: bool, check_errors: bool) -> Any:
     return _CholeskyEx(adjoint(made) if upper else made, result(info, x))
 
 
+@autocasts("linalg_cholesky_ex")
 def cholesky_ex(
     input: Tensor, *, upper: bool = False, check_errors: bool = False, out: Any = None
 ) -> Any:
@@ -112,6 +114,7 @@ def cholesky_ex(
     return give(_cholesky("linalg.cholesky_ex", input, upper, check_errors), out, "cholesky")
 
 
+@autocasts("linalg_cholesky")
 def cholesky(input: Tensor, *, upper: bool = False, out: Tensor | None = None) -> Tensor:
     """The lower triangular L with A = L @ L^H; the upper one, L^H, for `upper`.
 
@@ -126,6 +129,7 @@ def cholesky(input: Tensor, *, upper: bool = False, out: Tensor | None = None) -
     return give(_cholesky("linalg.cholesky", input, upper, True).L, out, "linalg.cholesky")
 
 
+@autocasts("cholesky")
 def legacy_cholesky(input: Tensor, upper: bool = False, *, out: Tensor | None = None) -> Tensor:
     """The Cholesky factor: the older form of `linalg.cholesky`.
 
@@ -197,6 +201,7 @@ _QR = return_type("linalg_qr", "Q", "R")
 _LegacyQR = return_type("qr", "Q", "R")
 
 
+@autocasts("linalg_qr")
 def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
     """(Q, R) with A = Q @ R: orthonormal columns and an upper triangle, by reflectors.
 
@@ -217,6 +222,7 @@ def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
     return give(_QR(*_factors(A, mode)), out, "linalg.qr")
 
 
+@autocasts("qr")
 def legacy_qr(input: Tensor, some: bool = True, *, out: Any = None) -> Any:
     """(Q, R): the older form of `linalg.qr`; some=False is its "complete".
 
@@ -233,6 +239,7 @@ def legacy_qr(input: Tensor, some: bool = True, *, out: Any = None) -> Any:
 _Geqrf = return_type("geqrf", "a", "tau")
 
 
+@autocasts("geqrf")
 def geqrf(input: Tensor, *, out: Any = None) -> Any:
     """(a, tau): the QR factors as LAPACK packs them, R above the reflectors. No gradient.
 
@@ -270,6 +277,7 @@ def _reflect(v: Any, tau: Any, i: int, c: Any) -> Any:
     return c - tau[..., i, None, None] * (column @ (adjoint(column) @ c))
 
 
+@autocasts("linalg_householder_product")
 def householder_product(input: Tensor, tau: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The first columns of a product of reflectors, as `geqrf` returns them: Q.
 
@@ -300,6 +308,7 @@ def householder_product(input: Tensor, tau: Tensor, *, out: Tensor | None = None
     return give(made if k else constant(made.array.copy(), input), out, name)
 
 
+@autocasts("ormqr")
 def ormqr(
     input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False, *,
     out: Tensor | None = None,

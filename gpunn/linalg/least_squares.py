@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import result, vjp
 from gpunn.linalg._common import (
     adjoint,
@@ -86,6 +87,7 @@ def pinv(
     return give(result(p, input, _pinv_vjp, (input,), (a, p)), out, "linalg.pinv")
 
 
+@autocasts("pinverse")
 def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
     """The pseudo-inverse: `linalg.pinv` with the older default of rcond.
 
@@ -112,6 +114,7 @@ def _lstsq_vjp(g: Any, a: Any, b: Any, p: Any) -> Any:
     return _pinv_vjp(g @ turned, a, p), p.swapaxes(-1, -2).conj() @ g
 
 
+@autocasts("linalg_lstsq")
 def lstsq(
     input: Tensor, b: Tensor, rcond: float | None = None, *, driver: str | None = None,
     out: Any = None,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace, result, results
 from gpunn.linalg._common import (
     adjoint,
@@ -328,6 +329,7 @@ def _by_factors(lu: Any, p: Any, b: Any, left: bool, turned: bool) -> Any:
     return solve_triangle(lu, solve_triangle(lu, adjoint(p) @ b, False, True), True)
 
 
+@autocasts("lu_solve")
 def legacy_lu_solve(
     input: Tensor, LU_data: Tensor, LU_pivots: Tensor, *, out: Tensor | None = None
 ) -> Tensor:

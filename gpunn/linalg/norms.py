@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace, result
 from gpunn.dtypes import F32
 from gpunn.linalg._common import (
@@ -28,6 +29,7 @@ INF = math.inf
 # --- vectors ------------------------------------------------------------------------------
 
 
+@autocasts("linalg_vector_norm")
 def vector_norm(
     input: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
     out: Tensor | None = None,
@@ -146,6 +148,7 @@ def _vector_norm_vjp(g: Any, x: Any, y: Any, ord: Any, axes: Any, keepdim: bool)
 # --- matrices -----------------------------------------------------------------------------
 
 
+@autocasts("linalg_matrix_norm")
 def matrix_norm(
     input: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *,
     dtype: Any = None, out: Tensor | None = None,
@@ -242,6 +245,7 @@ def norm(
 # --- condition and rank ---------------------------------------------------------------------
 
 
+@autocasts("linalg_cond")
 def cond(input: Tensor, p: Any = None, *, out: Tensor | None = None) -> Tensor:
     """The condition number: the norm of a matrix times the norm of its inverse.
 
@@ -277,6 +281,7 @@ def cond(input: Tensor, p: Any = None, *, out: Tensor | None = None) -> Tensor:
     return give(made, out, "cond")
 
 
+@autocasts("linalg_matrix_rank")
 def matrix_rank(
     input: Tensor, tol: Any = None, hermitian: bool = False, *, atol: Any = None,
     rtol: Any = None, out: Tensor | None = None,

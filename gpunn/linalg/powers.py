@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace, result
 from gpunn.dtypes import F32
 from gpunn.linalg._common import (
@@ -159,6 +160,7 @@ def _check_multi_dot(tensors: Sequence[Tensor]) -> None:
             )
 
 
+@autocasts("linalg_multi_dot")
 def multi_dot(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor:
     """The product of two or more matrices, in the order of fewest multiplications.
 
@@ -185,6 +187,7 @@ def multi_dot(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor
     return give(product(0, len(tensors) - 1), out, "multi_dot")
 
 
+@autocasts("linalg_vecdot")
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1, out: Tensor | None = None) -> Tensor:
     """The dot products along a dimension, the first vectors conjugated; both broadcast.
 

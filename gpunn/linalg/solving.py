@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace, result
 from gpunn.device import to_host
 from gpunn.linalg._common import (
@@ -124,6 +125,7 @@ def _check_solved(info: Any, shape: tuple[int, ...]) -> None:
         )
 
 
+@autocasts("linalg_solve")
 def solve(A: Tensor, B: Tensor, *, left: bool = True, out: Tensor | None = None) -> Tensor:
     """X with A @ X = B (X @ A = B for left=False), without forming an inverse.
 
@@ -146,6 +148,7 @@ def _inv_vjp(g: Any, inverse: Any) -> Any:
 _InvEx = return_type("linalg_inv_ex", "inverse", "info")
 
 
+@autocasts("linalg_inv_ex")
 def inv_ex(A: Tensor, *, check_errors: bool = False, out: Any = None) -> Any:
     """(inverse, info): `inv` without an exception for singular matrices, whose info is not 0.
 
@@ -177,6 +180,7 @@ def _inverse(name: str, A: Tensor, check_errors: bool) -> Any:
     return _InvEx(result(inverse, A, _inv_vjp, (A,), (inverse,)), result(info, A))
 
 
+@autocasts("linalg_inv")
 def inv(A: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The inverse of square matrices.
 
@@ -282,6 +286,7 @@ def solve_triangular(
 _Triangular = return_type("triangular_solve", "solution", "cloned_coefficient")
 
 
+@autocasts("triangular_solve")
 def triangular_solve(
     input: Tensor, A: Tensor, upper: bool = True, transpose: bool = False,
     unitriangular: bool = False, *, out: Any = None,
@@ -305,6 +310,7 @@ def triangular_solve(
 # --- tensors as matrices ------------------------------------------------------------------------
 
 
+@autocasts("linalg_tensorinv")
 def tensorinv(input: Tensor, ind: int = 2, *, out: Tensor | None = None) -> Tensor:
     """The inverse of tensordot: its first `ind` dimensions are the rows of a square matrix.
 
@@ -328,6 +334,7 @@ def tensorinv(input: Tensor, ind: int = 2, *, out: Tensor | None = None) -> Tens
     return give(made, out, "linalg.tensorinv")
 
 
+@autocasts("linalg_tensorsolve")
 def tensorsolve(
     input: Tensor, other: Tensor, dims: Any = None, *, out: Tensor | None = None
 ) -> Tensor:
@@ -360,6 +367,7 @@ def tensorsolve(
 # --- by a Cholesky factor -------------------------------------------------------------------------
 
 
+@autocasts("cholesky_solve")
 def cholesky_solve(
     input: Tensor, input2: Tensor, upper: bool = False, *, out: Tensor | None = None
 ) -> Tensor:
@@ -379,6 +387,7 @@ def cholesky_solve(
     return give(made, out, "cholesky_solve")
 
 
+@autocasts("cholesky_inverse")
 def cholesky_inverse(L: Tensor, upper: bool = False, *, out: Tensor | None = None) -> Tensor:
     """The inverse of A, given by its Cholesky factor.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace, result, results
 from gpunn.linalg._common import (
     LinAlgError,
@@ -101,6 +102,7 @@ _SVD = return_type("linalg_svd", "U", "S", "Vh")
 _LegacySVD = return_type("svd", "U", "S", "V")
 
 
+@autocasts("linalg_svd")
 def svd(
     A: Tensor, full_matrices: bool = True, *, driver: str | None = None, out: Any = None
 ) -> Any:
@@ -129,6 +131,7 @@ def _check_driver(A: Tensor, driver: str | None) -> None:
         )
 
 
+@autocasts("linalg_svdvals")
 def svdvals(A: Tensor, *, driver: str | None = None, out: Tensor | None = None) -> Tensor:
     """The singular values, in descending order.
 
@@ -145,6 +148,7 @@ def svdvals(A: Tensor, *, driver: str | None = None, out: Tensor | None = None) 
     return give(result(svd_arrays(A.array, False, False), A), out, "linalg.svdvals")
 
 
+@autocasts("svd")
 def legacy_svd(
     input: Tensor, some: bool = True, compute_uv: bool = True, *, out: Any = None
 ) -> Any:
@@ -208,6 +212,7 @@ def _converged(name: str, f: Any, *args: Any, **kwargs: Any) -> Any:
 _Eigh = return_type("linalg_eigh", "eigenvalues", "eigenvectors")
 
 
+@autocasts("linalg_eigh")
 def eigh(input: Tensor, UPLO: str = "L", *, out: Any = None) -> Any:
     """(eigenvalues, eigenvectors) of symmetric (Hermitian) matrices, in ascending order.
 
@@ -224,6 +229,7 @@ def eigh(input: Tensor, UPLO: str = "L", *, out: Any = None) -> Any:
     return give(_Eigh(*made), out, "linalg.eigh")
 
 
+@autocasts("linalg_eigvalsh")
 def eigvalsh(input: Tensor, UPLO: str = "L", *, out: Tensor | None = None) -> Tensor:
     """The eigenvalues of symmetric (Hermitian) matrices, in ascending order.
 
@@ -281,6 +287,7 @@ def _check_eig(name: str, x: Any) -> Any:
 _Eig = return_type("linalg_eig", "eigenvalues", "eigenvectors")
 
 
+@autocasts("linalg_eig")
 def eig(input: Tensor, *, out: Any = None) -> Any:
     """(eigenvalues, eigenvectors) of square matrices, complex, in LAPACK's order.
 
@@ -297,6 +304,7 @@ def eig(input: Tensor, *, out: Any = None) -> Any:
     return give(_Eig(*results((values, vectors), input, _eig_vjp, (input,), saved)), out, "eig")
 
 
+@autocasts("linalg_eigvals")
 def eigvals(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The eigenvalues of square matrices, complex, in LAPACK's order.
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from gpunn import native
+from gpunn.amp.casts import AUTOCAST, casts_one
+from gpunn.amp.lists import NAMES
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import pointwise as kernels
@@ -139,10 +141,13 @@ def pointwise(
     """
     own = list(inspect.signature(forward).parameters.values())[2:]
     kinds = "fViu" if integers else "fV"
+    listed = name in NAMES
 
     def core(input: Tensor, *values: Any) -> Tensor:
         if not isinstance(input, Tensor):
             raise not_a_tensor(name, input)
+        if listed and AUTOCAST:
+            input = casts_one(name, input)
         x = input.array
         if values and not all(type(v) is float or type(v) is int for v in values):
             values = tuple(map(number, [name] * len(values), own, values))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import native
+from gpunn.amp.casts import AUTOCAST, autocasts, casts
 from gpunn.autograd.graph import needs, result, vjp
 from gpunn.cuda.kernels import conv as kernels
 from gpunn.dtypes import F32
@@ -187,6 +188,8 @@ def conv(
     check_channels(name, x, w, b, dims, groups, False)
     geo = Geometry(x.array.shape[-dims:], kernel, strides, before, after, dilations, groups)
     _check_sizes(name, geo)
+    if AUTOCAST:
+        x, w, b = casts(name, x, w, b)
     check_types(name, x, w, b)
     if x.array.ndim == dims + 1:
         return conv_forward(x.unsqueeze(0), w, b, geo).squeeze(0)  # type: ignore[attr-defined]
@@ -241,6 +244,7 @@ def conv3d(
     return conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
 
 
+@autocasts("conv_tbc")
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
     """The 1-dimensional convolution of sequences whose channels come last.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gpunn.amp.casts import autocasts
 from gpunn.nn.columns import Geometry, Ints
 from gpunn.nn.conv import conv, conv_input_grad
 from gpunn.nn.conv_arguments import check_channels, check_dims, check_steps, check_types, spread
@@ -68,6 +69,7 @@ def _transposed(
     return conv_input_grad(x, w, geo, b)
 
 
+@autocasts("conv_transpose1d")
 def conv_transpose1d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
@@ -86,6 +88,7 @@ def conv_transpose1d(
                        output_padding, groups, dilation)  # fmt: skip
 
 
+@autocasts("conv_transpose2d")
 def conv_transpose2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
@@ -107,6 +110,7 @@ def conv_transpose2d(
                        output_padding, groups, dilation)  # fmt: skip
 
 
+@autocasts("conv_transpose3d")
 def conv_transpose3d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
@@ -126,6 +130,7 @@ def conv_transpose3d(
                        output_padding, groups, dilation)  # fmt: skip
 
 
+@autocasts("convolution")
 def convolution(
     input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int],
     padding: Sequence[int], dilation: Sequence[int], transposed: bool,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import native
+from gpunn.amp.casts import AUTOCAST, autocasts, casts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import cross_entropy as kernels
@@ -93,6 +94,7 @@ def _nll_vjp(
     return rows.movedim(-1, 1) if isinstance(rows, Tensor) else xp.moveaxis(rows, -1, 1)  # type: ignore[attr-defined]
 
 
+@autocasts("nll_loss")
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
     ignore_index: int = -100, reduce: Any = None, reduction: str = "mean",
@@ -261,6 +263,8 @@ def cross_entropy(
         raise RuntimeError(
             f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"
         )
+    if AUTOCAST:
+        input, target, weight = casts("cross_entropy", input, target, weight)
     axis = 1 if input.array.ndim > 1 else 0
     soft = target.array.shape == input.array.shape and target.dtype.is_floating_point
     if soft and input.array.ndim and ignore_index >= 0:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.nn.reduction import Loss, pick_reduction, reduced, unsupported
@@ -171,6 +172,7 @@ def _ctc_vjp(g: Any, logs: Any, totals: Any, kept: Any, zero_infinity: bool) -> 
 # --- the loss -----------------------------------------------------------------------------
 
 
+@autocasts("ctc_loss")
 def ctc_loss(
     log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
     reduction: str = "mean", zero_infinity: bool = False,

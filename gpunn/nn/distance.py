@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, unbroadcast, vjp
 from gpunn.linalg.norms import vector_norm
@@ -46,6 +47,7 @@ def at_least(x: Tensor, low: float) -> Tensor:
     return result(x.device.xp.maximum(x.array, x.array.dtype.type(low)), x, _at_least_vjp, (x,))
 
 
+@autocasts("cosine_similarity")
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """x1 . x2 / (max(|x1|, eps) max(|x2|, eps)) along `dim`.
 
@@ -196,6 +198,7 @@ _MODES = [
 ]  # fmt: skip
 
 
+@autocasts("cdist")
 def cdist(
     x1: Tensor, x2: Tensor, p: float = 2.0,
     compute_mode: str = "use_mm_for_euclid_dist_if_necessary",
@@ -245,6 +248,7 @@ def cdist(
     return result(y, x1, _cdist_vjp, (x1, x2), (a, b, y, p))
 
 
+@autocasts("pdist")
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """The p-norm distance of every two rows, row 0 to rows 1.. first.
 

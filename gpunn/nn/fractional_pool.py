@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
@@ -192,7 +193,7 @@ def _make(dims: int) -> Any:
         dims=dims, axes=("L", "H, W", "D, H, W")[dims - 1], ones=", ".join("11" + "7" * dims),
         gives=", ".join("11" + "3" * dims),
     )  # fmt: skip
-    return fractional_max_pool
+    return autocasts(name)(fractional_max_pool)
 
 
 fractional_max_pool2d, fractional_max_pool3d = (_make(d) for d in (2, 3))

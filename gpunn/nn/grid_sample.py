@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpunn.amp.casts import AUTOCAST, casts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
@@ -291,6 +292,8 @@ def _grid_sample(x: Tensor, grid: Tensor, how: How, ndim: int | None = None) -> 
     for t in (x, grid):
         if not isinstance(t, Tensor):
             raise not_a_tensor("grid_sampler", t)
+    if AUTOCAST:
+        x, grid = casts("grid_sampler", x, grid)
     _check(x, grid, how, ndim)
     made = _sample(x.array, grid.array, how)
     found = _sample_2d_vjp if x.ndim == 4 else _sample_3d_vjp

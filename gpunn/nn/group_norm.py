@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gpunn.amp.casts import autocasts
 from gpunn.nn import init
 from gpunn.nn.module import Module
 from gpunn.nn.parameter import Parameter
@@ -18,6 +19,7 @@ from gpunn.tensor import Tensor
 _group_norm_vjp = row_norm_rule("NativeGroupNormBackward0")
 
 
+@autocasts("group_norm")
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import AUTOCAST, casts_one
 from gpunn.nn.adaptive_pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from gpunn.nn.module import Module
 from gpunn.nn.resample import Axis, resample
@@ -166,6 +167,8 @@ def interpolate(
     _check_kind(input, mode, antialias, align_corners)
     if mode == "area":
         return _AREA[input.ndim](input, out)
+    if AUTOCAST:
+        input = casts_one("interpolate", input)
     kind = _KINDS[mode][0]
     _check_input(input, kind, out, antialias)
     exact = kind == "nearest" and len(out) == 2  # there PyTorch passes over the factor given

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import AUTOCAST, autocasts, casts
 from gpunn.dtypes import F32
 from gpunn.nn import init
 from gpunn.nn.module import Module
@@ -71,12 +72,15 @@ def layer_norm(
     >>> F.layer_norm(gpunn.tensor([[1.0, 3.0]]), (2,))
     tensor([[-1.0000,  1.0000]])
     """
+    if AUTOCAST:
+        input, weight, bias = casts("layer_norm", input, weight, bias)
     params = {"weight": weight, "bias": bias}
     plan = _plan("layer_norm", input, normalized_shape, params)
     check_types("LayerNormKernelImpl", input, params)
     return row_norm(input, weight, bias, eps, plan, _layer_norm_vjp)
 
 
+@autocasts("rms_norm")
 def rms_norm(
     input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:

@@ -6,6 +6,7 @@ import math
 import warnings
 from typing import Any
 
+from gpunn.amp.casts import autocasts
 from gpunn.nn.cross_entropy import NLLLoss
 from gpunn.nn.distance import at_least
 from gpunn.nn.reduction import Loss, pick_reduction, reduced
@@ -14,6 +15,7 @@ from gpunn.tensor import Tensor
 # --- Poisson ------------------------------------------------------------------------------
 
 
+@autocasts("poisson_nll_loss")
 def poisson_nll_loss(
     input: Any, target: Any, log_input: bool = True, full: bool = False,
     size_average: Any = None, eps: float = 1e-8, reduce: Any = None, reduction: str = "mean",
@@ -127,6 +129,7 @@ class GaussianNLLLoss(Loss):
 # --- divergence ---------------------------------------------------------------------------
 
 
+@autocasts("kl_div")
 def kl_div(
     input: Any, target: Any, size_average: Any = None, reduce: Any = None,
     reduction: str = "mean", log_target: bool = False,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import AUTOCAST, autocasts, casts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32
@@ -51,6 +52,8 @@ def mse_loss(
     tensor(4.)
     """
     reduction = pick_reduction(reduction, size_average, reduce)
+    if AUTOCAST:
+        input, target, weight = casts("mse_loss", input, target, weight)
     x, t = input.array, target.array
     warn_of_sizes(input, target)
     if (
@@ -84,6 +87,7 @@ def _plain_mse(input: Tensor, target: Tensor, reduction: str, weight: Tensor | N
 # --- absolute, smooth and Huber's error ---------------------------------------------------
 
 
+@autocasts("l1_loss")
 def l1_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
     reduction: str = "mean", weight: Tensor | None = None,
@@ -126,6 +130,7 @@ def _refuse_others(name: str, *tensors: Tensor) -> None:
             raise unsupported(f"{name}_cpu", t)
 
 
+@autocasts("smooth_l1_loss")
 def smooth_l1_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
     reduction: str = "mean", beta: float = 1.0,
@@ -160,6 +165,7 @@ def _huber_vjp(g: Any, a: Any, b: Any, delta: float, needs: tuple[bool, ...]) ->
     return gx, -gx if needs[1] else None
 
 
+@autocasts("huber_loss")
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
     weight: Tensor | None = None,
@@ -200,6 +206,7 @@ def _bce_vjp(g: Any, x: Any, t: Any, _: Any) -> Any:
     return g * (x - t) / floor, g * logs
 
 
+@autocasts("binary_cross_entropy")
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
     reduce: Any = None, reduction: str = "mean",
@@ -246,6 +253,7 @@ def _bce_logits_vjp(g: Any, x: Any, t: Any) -> Any:
     return g * (s - t), -g * x
 
 
+@autocasts("binary_cross_entropy_with_logits")
 def binary_cross_entropy_with_logits(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
     reduce: Any = None, reduction: str = "mean", pos_weight: Tensor | None = None,

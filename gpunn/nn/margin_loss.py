@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import needs, result, vjp
 from gpunn.nn.loss import _bce_logits_vjp
@@ -25,6 +26,7 @@ from gpunn.tensor import Tensor, wrap
 # --- of pairs and of signs ----------------------------------------------------------------
 
 
+@autocasts("margin_ranking_loss")
 def margin_ranking_loss(
     input1: Any, input2: Any, target: Any, margin: float = 0, size_average: Any = None,
     reduce: Any = None, reduction: str = "mean",
@@ -47,6 +49,7 @@ def margin_ranking_loss(
     return reduced((-target * (input1 - input2) + float(margin)).clamp_min(0), reduction)
 
 
+@autocasts("hinge_embedding_loss")
 def hinge_embedding_loss(
     input: Any, target: Any, margin: float = 1.0, size_average: Any = None, reduce: Any = None,
     reduction: str = "mean",
@@ -77,6 +80,7 @@ def _soft_margin_vjp(g: Any, x: Any, t: Any) -> Any:
     return slope * t, slope * x
 
 
+@autocasts("soft_margin_loss")
 def soft_margin_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
     reduction: str = "mean",
@@ -133,6 +137,7 @@ def multilabel_soft_margin_loss(
 # --- of angles ----------------------------------------------------------------------------
 
 
+@autocasts("cosine_embedding_loss")
 def cosine_embedding_loss(
     input1: Any, input2: Any, target: Any, margin: float = 0, size_average: Any = None,
     reduce: Any = None, reduction: str = "mean",
@@ -181,6 +186,7 @@ def _rows(name: str, input: Tensor, target: Tensor) -> Any:
     return input if x.ndim == 2 else input.reshape(1, -1)  # type: ignore[attr-defined]
 
 
+@autocasts("multi_margin_loss")
 def multi_margin_loss(
     input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
     size_average: Any = None, reduce: Any = None, reduction: str = "mean",
@@ -251,6 +257,7 @@ def _multilabel(x: Any, at: Any, named: Any, count: int, grad: bool) -> tuple[An
     return losses, slope
 
 
+@autocasts("multilabel_margin_loss")
 def multilabel_margin_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
     reduction: str = "mean",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from gpunn.amp.casts import AUTOCAST, casts_one
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.nn.module import Module
@@ -98,6 +99,9 @@ def _check_dimension(mode: str, shape: list[int], axis: int, before: int, after:
         )  # fmt: skip
 
 
+_OPERATOR = {"reflect": "reflection", "replicate": "replication"}
+
+
 def _counts(pad: Any) -> list[int]:
     if not isinstance(pad, (tuple, list)):
         raise TypeError(
@@ -177,6 +181,8 @@ def pad(
     if value is not None and value != 0:
         raise RuntimeError(f'Padding mode "{mode}" doesn\'t take in value argument')
     _check_mode(mode, input, counts, dims)
+    if AUTOCAST and mode != "circular":
+        input = casts_one(f"{_OPERATOR[mode]}_pad{dims}d", input)
     out = input
     for i in range(dims):
         before, after = counts[2 * i], counts[2 * i + 1]

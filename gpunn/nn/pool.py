@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import native
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import pool as kernels
@@ -169,6 +170,11 @@ def _describe(function: Any, doc: str, name: str, dims: int) -> Any:
     return function
 
 
+def _listed(pool: Any, name: str, dims: int) -> Any:
+    """The function as autocast wants it: only the 3-d ones are on its lists."""
+    return autocasts(name)(pool) if dims == 3 else pool
+
+
 def _make_max(dims: int) -> Any:
     name = f"max_pool{dims}d"
 
@@ -179,7 +185,7 @@ def _make_max(dims: int) -> Any:
         return _max_pool(name, dims, input, kernel_size, stride, padding, dilation, ceil_mode,
                          return_indices)  # fmt: skip
 
-    return _describe(max_pool, _MAX_DOC, name, dims)
+    return _describe(_listed(max_pool, name, dims), _MAX_DOC, name, dims)
 
 
 max_pool1d, max_pool2d, max_pool3d = (_make_max(d) for d in (1, 2, 3))
@@ -282,7 +288,8 @@ def _make_average(dims: int) -> Any:
         return _avg_pool(name, dims, input, kernel_size, stride, padding, ceil_mode,
                          count_include_pad, divisor_override, out)  # fmt: skip
 
-    return _describe(avg_pool1d if dims == 1 else avg_pool, _AVERAGE_DOC, name, dims)
+    made = avg_pool1d if dims == 1 else avg_pool
+    return _describe(_listed(made, name, dims), _AVERAGE_DOC, name, dims)
 
 
 avg_pool1d, avg_pool2d, avg_pool3d = (_make_average(d) for d in (1, 2, 3))

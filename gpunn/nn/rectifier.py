@@ -12,6 +12,7 @@ import warnings
 from typing import Any
 
 from gpunn import draw
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import result, vjp
 from gpunn.draw import need
 from gpunn.dtypes import F16, F32, finfo, of
@@ -202,6 +203,7 @@ _prelu_kernel = binary(
 )  # fmt: skip
 
 
+@autocasts("prelu")
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where positive, else weight x, with a weight for each channel or one for all.
 

@@ -13,6 +13,7 @@ import numbers
 import warnings
 from typing import Any
 
+from gpunn.amp.casts import autocasts
 from gpunn.nn import init
 from gpunn.nn.dropout import dropout as drop
 from gpunn.nn.module import Module
@@ -154,7 +155,7 @@ def _public(name: str, kind: str, what: str, module: str) -> Any:
         what=what, name=name, module=module, rows=rows, state="[h, h]" if pair else "h",
         last="h, c" if pair else "h",
     )  # fmt: skip
-    return function
+    return autocasts(module.lower())(function)
 
 
 def _pair(hx: Any) -> Any:

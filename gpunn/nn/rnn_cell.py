@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gpunn.amp.casts import autocasts
 from gpunn.nn import init
 from gpunn.nn.linear import linear
 from gpunn.nn.module import Module
@@ -66,6 +67,7 @@ _CELL = """One step of {what}.
     """
 
 
+@autocasts("rnn_cell")
 def rnn_tanh_cell(
     input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,
@@ -74,6 +76,7 @@ def rnn_tanh_cell(
     return (gi + gh).tanh()  # type: ignore[attr-defined]
 
 
+@autocasts("rnn_cell")
 def rnn_relu_cell(
     input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,
@@ -82,6 +85,7 @@ def rnn_relu_cell(
     return (gi + gh).relu()  # type: ignore[attr-defined]
 
 
+@autocasts("lstm_cell")
 def lstm_cell(
     input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,
@@ -97,6 +101,7 @@ def lstm_cell(
     return lstm_step(gi, gh, hx[1], spare=True)
 
 
+@autocasts("gru_cell")
 def gru_cell(
     input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,

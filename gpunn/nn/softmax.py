@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes, native
+from gpunn.amp.casts import AUTOCAST, casts_one
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import softmax as kernels
@@ -87,6 +88,8 @@ def _along(
 ) -> Tensor:
     if dtype is not None:
         input = cast(input, dtypes.as_dtype(dtype).numpy)
+    elif AUTOCAST:
+        input = casts_one(name, input)
     x = input.array
     if dim is None:
         implicit_dim(name, stacklevel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gpunn.amp.casts import autocasts
 from gpunn.nn.distance import PairwiseDistance, pairwise_distance
 from gpunn.nn.reduction import Loss, pick_reduction, reduced
 from gpunn.ops.choose import minimum
@@ -36,6 +37,7 @@ def _check_margin(margin: float) -> None:
         raise ValueError(f"margin must be greater than 0, got {margin}")
 
 
+@autocasts("triplet_margin_loss")
 def triplet_margin_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
     eps: float = 1e-6, swap: bool = False, size_average: Any = None, reduce: Any = None,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import pool as kernels
@@ -176,7 +177,7 @@ def _make(dims: int) -> Any:
     max_unpool.__doc__ = _DOC.format(
         dims=dims, axes=("L", "H, W", "D, H, W")[dims - 1], ones=", ".join("11" + "4" * dims)
     )
-    return max_unpool
+    return max_unpool if dims == 1 else autocasts(f"max_unpool{dims}d")(max_unpool)
 
 
 max_unpool1d, max_unpool2d, max_unpool3d = (_make(d) for d in (1, 2, 3))

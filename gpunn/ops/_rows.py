@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import AUTOCAST, casts, casts_one
+from gpunn.amp.lists import NAMES
 from gpunn.autograd.graph import Node, mode, result
 from gpunn.autograd.graph import namespace as ns
 from gpunn.device import CPU
@@ -114,6 +116,7 @@ def unary(
     fast: Any = forward if isinstance(forward, np.ufunc) else lambda x: forward(x, np)
     if "f" in refuses:
         fast = lambda x: general(x, np)  # noqa: E731
+    listed = name in NAMES
 
     def op(input: Tensor, *, out: Tensor | None = None) -> Tensor:
         try:
@@ -127,6 +130,9 @@ def unary(
                 y = np.asarray(y)
             t = wrap(y)
         else:
+            if listed and AUTOCAST and out is None:
+                input = casts_one(name, input)
+                x = input.array
             x, y = general(x, input.device.xp)
             if type(y) not in ARRAY_TYPES:
                 y = input.device.xp.asarray(y)
@@ -208,7 +214,7 @@ def binary(
         vjp, tuple(codes[s[0]] for s in saves.split()), node_name or _camel(name) + "Backward0"
     )
     call = _caller(forward)
-    ufunc = isinstance(forward, np.ufunc)
+    ufunc, listed = isinstance(forward, np.ufunc), name in NAMES
     direct = _direct(to_float, refuses) if check is None else frozenset((F32, F64))
     f32, f64 = (F32, F64) if F32 in direct else (None, None)
     pairs: Any = forward if ufunc else lambda a, b: forward(a, b, np)
@@ -308,6 +314,8 @@ def binary(
         return t if out is None else write_out(out, t, name)
 
     def general(input: Any, other: Any, out: Tensor | None = None) -> Tensor:
+        if listed and AUTOCAST and out is None:
+            input, other = casts(name, input, other)
         if check is not None:
             check(input, other)
         turned = isinstance(input, NUMBERS)

@@ -49,6 +49,7 @@ def write_out(out: Tensor, value: Tensor, name: str) -> Tensor:
 def inplace(op: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:
     """The in-place form `x.op_(...)`: computes op, writes it into x, and takes over its history."""
     stem = name or op.__name__
+    op = getattr(op, "without_autocast", op)
     ufunc = getattr(op, "ufunc", None)
 
     def op_(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:

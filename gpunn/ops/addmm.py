@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import check_inplace, needs, result, unbroadcast, vjp
 from gpunn.device import CPU
 from gpunn.dtypes import F32, F64
@@ -71,6 +72,7 @@ def _plain_addmm(input: Tensor, mat1: Tensor, mat2: Tensor) -> Tensor | None:
     return result(y, input, _addmm_vjp, (input, mat1, mat2), saved)
 
 
+@autocasts("addmm")
 def addmm(
     input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out: Tensor | None = None,
@@ -102,6 +104,7 @@ def addmm(
     return _out(_affine("addmm", matmul, input, (mat1, mat2), shape, beta, alpha), out, "addmm")
 
 
+@autocasts("addmv")
 def addmv(
     input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out: Tensor | None = None,
@@ -136,6 +139,7 @@ def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
     return matmul(left, b.reshape((k, m)))  # type: ignore[attr-defined]
 
 
+@autocasts("addbmm")
 def addbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out: Tensor | None = None,
@@ -186,6 +190,7 @@ def _check_batch_dtypes(input: Tensor, batch1: Tensor, batch2: Tensor) -> None:
         )
 
 
+@autocasts("baddbmm")
 def baddbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out_dtype: Any = None, out: Tensor | None = None,
@@ -205,6 +210,7 @@ def baddbmm(
     return _out(made, out, "baddbmm")
 
 
+@autocasts("addr")
 def addr(
     input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out: Tensor | None = None,

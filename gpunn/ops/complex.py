@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import Node, mode, view, vjp
 from gpunn.autograd.graph import namespace as ns
 from gpunn.ops._rows import (
@@ -238,6 +239,7 @@ def _complex_out(out: Tensor, value: Tensor, name: str) -> Tensor:
     return write_out(out, value, name)
 
 
+@autocasts("polar")
 def polar(abs: Tensor, angle: Tensor, *, out: Tensor | None = None) -> Tensor:  # noqa: A002
     """The complex numbers of absolute value `abs` and angle `angle` (radians).
 
@@ -283,6 +285,7 @@ def _view_as_complex_vjp(g: Any) -> Any:
     return ns(g).stack([g.real, g.imag], -1)
 
 
+@autocasts("view_as_complex")
 def view_as_complex(input: Tensor) -> Tensor:
     """A real tensor whose last dimension is 2 as a complex view: (real, imaginary) pairs.
 

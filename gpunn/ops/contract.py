@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import needs, result, vjp
 from gpunn.ops._rows import cast, write_out
 from gpunn.ops.linalg import _c, _proper, matmul_array
@@ -271,6 +272,7 @@ def _check_lengths(operands: list[tuple[Tensor, Labels]]) -> None:
                 )  # fmt: skip
 
 
+@autocasts("einsum")
 def einsum(*args: Any) -> Tensor:
     """Sums of products by Einstein's convention: einsum("bij,bjk->bik", a, b).
 
@@ -319,6 +321,7 @@ def _dim_lists(a: Tensor, b: Tensor, dims: Any) -> tuple[list[int], list[int]]:
             [normal_dim(d, b.array.ndim) for d in second])  # fmt: skip
 
 
+@autocasts("tensordot")
 def tensordot(
     a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None
 ) -> Tensor:
@@ -368,6 +371,7 @@ def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     return made if out is None else write_out(out, made, "kron")
 
 
+@autocasts("cross")
 def cross(
     input: Tensor, other: Tensor, dim: int | None = None, *, out: Tensor | None = None
 ) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32, F64
@@ -70,6 +71,7 @@ def _running(name: str, input: Tensor, dim: int, dtype: Any) -> tuple[Tensor, An
     return input, y.astype(x.dtype, copy=False), axis
 
 
+@autocasts("cumsum")
 def cumsum(
     input: Tensor, dim: Any = None, *, dtype: Any = None, out: Tensor | None = None,
     axis: Any = None,
@@ -122,6 +124,7 @@ def _cumprod_gradients(g: Tensor, x: Tensor, axis: int) -> Tensor:
     return cat(parts, axis)
 
 
+@autocasts("cumprod")
 def cumprod(
     input: Tensor, dim: Any = None, *, dtype: Any = None, out: Tensor | None = None,
     axis: Any = None,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, view, vjp
 from gpunn.ops._rows import cast, document, inplace, refusal, write_out
@@ -214,6 +215,7 @@ tril_indices = _triangle_indices("tril_indices", True)
 triu_indices = _triangle_indices("triu_indices", False)
 
 @method
+@autocasts("trace")
 def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix; integers sum to int64.
 

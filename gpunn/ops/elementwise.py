@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import vjp
 from gpunn.ops._rows import (
@@ -340,6 +341,7 @@ def _value_first(name: str, tensors: tuple[Any, ...], value: Any) -> tuple[Any, 
     return tensors[1], tensors[2], tensors[0]
 
 
+@autocasts("addcmul")
 def addcmul(
     input: Tensor, *tensors: Any, tensor1: Any = None, tensor2: Any = None, value: Any = 1,
     out: Tensor | None = None,
@@ -369,6 +371,7 @@ def _addcdiv_vjp(g: Any, a: Any, b: Any, c: Any, value: Any) -> Any:
     return g, g * _conj(value / c), -g * _conj(value * b / (c * c))
 
 
+@autocasts("addcdiv")
 def addcdiv(
     input: Tensor, *tensors: Any, tensor1: Any = None, tensor2: Any = None, value: Any = 1,
     out: Tensor | None = None,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import AUTOCAST, casts_one
 from gpunn.autograd.graph import mode, result, vjp
 from gpunn.ops._rows import cast, document, same_device
 from gpunn.ops.index import write_apart
@@ -83,6 +84,8 @@ def cat(
     >>> gpunn.cat([gpunn.tensor([1]), gpunn.tensor([2, 3])])
     tensor([1, 2, 3])
     """
+    if AUTOCAST and out is None:
+        tensors = casts_one("cat", tensors)
     parts, arrays = _arrays("cat", tensors)
     if not parts:
         raise ValueError("torch.cat(): expected a non-empty list of Tensors")
@@ -153,6 +156,8 @@ def stack(tensors: Tensors, dim: int = 0, *, out: Tensor | None = None) -> Tenso
     tensor([[1, 2],
             [3, 4]])
     """
+    if AUTOCAST and out is None:
+        tensors = casts_one("stack", tensors)
     parts, arrays = _arrays("stack", tensors)
     if not parts:
         raise RuntimeError("stack expects a non-empty TensorList")

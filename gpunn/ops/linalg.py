@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import AUTOCAST, autocasts, casts
 from gpunn.autograd.graph import Node, mode, needs, result, unbroadcast, vjp
 from gpunn.device import CPU
 from gpunn.dtypes import F32, F64
@@ -97,6 +98,8 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
     >>> gpunn.matmul(gpunn.tensor([[1., 2.]]), gpunn.tensor([[3.], [4.]]))
     tensor([[11.]])
     """
+    if AUTOCAST and out is None:
+        input, other = casts("matmul", input, other)
     try:
         a, b = input.array, other.array
     except AttributeError:
@@ -250,6 +253,7 @@ def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     return matmul(input, mat2, out=out)
 
 
+@autocasts("mv")
 def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
     """A matrix by a vector: (n, m) by (m,) gives (n,).
 
@@ -270,6 +274,7 @@ def _check_vector(mat: Tensor, vec: Tensor, ndim: int) -> None:
         )
 
 
+@autocasts("dot")
 def dot(input: Tensor, tensor: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The sum of the products of two vectors.
 
@@ -288,6 +293,7 @@ def dot(input: Tensor, tensor: Tensor, *, out: Tensor | None = None) -> Tensor:
     return matmul(input, tensor, out=out)
 
 
+@autocasts("vdot")
 def vdot(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """`dot` with the first vector conjugated.
 
@@ -342,6 +348,7 @@ def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
 ger = outer
 
 
+@autocasts("chain_matmul")
 def chain_matmul(*matrices: Tensor, out: Tensor | None = None) -> Tensor:
     """The product of several matrices, in the order of fewest multiplications.
 

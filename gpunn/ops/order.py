@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import needs, result
 from gpunn.dtypes import F32
@@ -244,6 +245,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False, *, out: Any = None
 # --- quantiles ----------------------------------------------------------------------------
 
 
+@autocasts("quantile")
 def quantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *,
     interpolation: str = "linear", out: Tensor | None = None,
@@ -260,6 +262,7 @@ def quantile(
     return made if out is None else write_out(out, made, "quantile")
 
 
+@autocasts("nanquantile")
 def nanquantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *,
     interpolation: str = "linear", out: Tensor | None = None,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import AUTOCAST, autocasts, casts_one
 from gpunn.autograd.graph import Node, mode, result, vjp
 from gpunn.autograd.graph import namespace as ns
 from gpunn.device import CPU
@@ -78,6 +79,8 @@ def sum(  # noqa: A001
     >>> gpunn.sum(gpunn.tensor([[1, 2], [3, 4]]), dim=0)
     tensor([4, 6])
     """
+    if AUTOCAST and dtype is None and out is None:
+        input = casts_one("sum", input)
     if dtype is None and out is None and axis is None and not keepdims:
         y = quick_sum(input, dim, keepdim)
         if y is not None:
@@ -386,6 +389,7 @@ def _others(x: Any, axis: int) -> Any:
     return before * xp.flip(after, (axis % x.ndim,))
 
 
+@autocasts("prod")
 def prod(
     input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
     out: Tensor | None = None,
@@ -458,6 +462,7 @@ def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
 # --- norms --------------------------------------------------------------------------------
 
 
+@autocasts("logsumexp")
 def logsumexp(
     input: Tensor, dim: Any, keepdim: bool = False, *, out: Tensor | None = None
 ) -> Tensor:
@@ -502,6 +507,7 @@ def _logsumexp_vjp(g: Any, x: Any, y: Any, axes: Any, keepdim: bool) -> Any:
 _COMPLEX = (dtypes.complex64, dtypes.complex128, np.complex64, np.complex128)
 
 
+@autocasts("norm")
 def norm(
     input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False,
     out: Tensor | None = None, dtype: Any = None,
@@ -525,6 +531,7 @@ def norm(
     return made if out is None else write_out(out, made, "norm")
 
 
+@autocasts("dist")
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     """The p-norm of input - other.
 
@@ -534,6 +541,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     return norm(input - other, p)  # type: ignore[operator]
 
 
+@autocasts("renorm")
 def renorm(
     input: Tensor, p: float, dim: int, maxnorm: float, *, out: Tensor | None = None
 ) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.ops._rows import inplace, same_device, write_out
@@ -119,6 +120,7 @@ def scatter_(
 _scatter_with_ = inplace(_scatter_with, "scatter")
 
 
+@autocasts("scatter_add")
 def scatter_add(
     input: Tensor, dim: int, index: Tensor, src: Tensor, *, out: Tensor | None = None
 ) -> Tensor:
