@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.amp.casts import AUTOCAST, autocasts, casts
 from gpunn.autograd.graph import mode, result, vjp
 from gpunn.dtypes import F32, F64
 from gpunn.nn import init
@@ -33,6 +34,8 @@ def linear(
     >>> F.linear(gpunn.ones(1, 2), gpunn.ones(3, 2), gpunn.zeros(3))
     tensor([[2., 2., 2.]])
     """
+    if AUTOCAST and out is None:
+        input, weight, bias = casts("linear", input, weight, bias)
     x, w = input.array, weight.array
     b = None if bias is None else bias.array
     d = x.dtype
@@ -92,6 +95,7 @@ def _linear_vjp(g: Any, x: Any, w: Any, biased: Any) -> Any:
     return gx, gw, gb
 
 
+@autocasts("bilinear")
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x1^T A x2 + b for each output.
 
