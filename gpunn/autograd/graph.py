@@ -33,6 +33,7 @@ class _Mode(threading.local):
     grad = True
     inference = False
     partial = False  # a walk is under way that serves grad(), not all leaves
+    at_end: list[Callable[[], Any]] | None = None  # called when the walk under way is done
 
 
 class _Anomaly:

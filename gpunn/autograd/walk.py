@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -123,12 +123,14 @@ class _Walk:
             leaf._grad = old + to_grad(g, leaf.device)
 
     def run(self) -> None:
-        before = mode.grad, mode.partial
-        mode.grad, mode.partial = self.create, self.through is not None
+        before = mode.grad, mode.partial, mode.at_end
+        mode.grad, mode.partial, mode.at_end = self.create, self.through is not None, []
         try:
             self.drain()
+            for callback in mode.at_end:
+                callback()
         finally:
-            mode.grad, mode.partial = before
+            mode.grad, mode.partial, mode.at_end = before
 
     def drain(self) -> None:
         """Takes vertices from the heap, latest first, until none is left."""
@@ -217,6 +219,22 @@ def _in_dtype_of(t: Tensor, g: Any) -> Any:
     if type(g) is Tensor and g.dtype is not t.dtype and g.is_complex() == t.is_complex():
         return g.to(t.dtype)  # type: ignore[attr-defined]
     return g
+
+
+def queue_callback(callback: Callable[[], Any]) -> None:
+    """Calls `callback()` at the end of the backward pass that is under way in this thread.
+
+    RuntimeError where none is: it is called from hooks.
+
+    >>> x = gpunn.ones(1, requires_grad=True)
+    >>> end = lambda: print("end")
+    >>> handle = x.register_hook(lambda g: gpunn.autograd.walk.queue_callback(end))
+    >>> x.sum().backward()
+    end
+    """
+    if mode.at_end is None:
+        raise RuntimeError("Final callbacks can only be installed during backward pass.")
+    mode.at_end.append(callback)
 
 
 def _run_post_hooks(leaf: Tensor) -> None:
