@@ -11,7 +11,25 @@ import numpy as _np
 
 _np.seterr(all="ignore")  # as PyTorch: 1 / 0 is inf and log(-1) is nan, without a warning
 
-from gpunn import autograd, backends, cuda, linalg, nn, random  # noqa: E402
+from gpunn import amp, autograd, backends, cuda, linalg, nn, random  # noqa: E402
+from gpunn.amp.autocast_mode import (  # noqa: E402
+    autocast,
+    autocast_decrement_nesting,
+    autocast_increment_nesting,
+    clear_autocast_cache,
+    get_autocast_cpu_dtype,
+    get_autocast_dtype,
+    get_autocast_gpu_dtype,
+    is_autocast_cache_enabled,
+    is_autocast_cpu_enabled,
+    is_autocast_enabled,
+    set_autocast_cache_enabled,
+    set_autocast_cpu_dtype,
+    set_autocast_cpu_enabled,
+    set_autocast_dtype,
+    set_autocast_enabled,
+    set_autocast_gpu_dtype,
+)
 from gpunn.autograd import (  # noqa: E402
     enable_grad,
     inference_mode,
