@@ -16,10 +16,12 @@ FOLDER = Path(__file__).parent.parent / "examples"
 
 
 def example(name):
-    """The example as a module."""
+    """The example as a module; while it is loaded it finds those beside it, as a script does."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        spec.loader.exec_module(module)
     return module
 
 
@@ -33,6 +35,16 @@ def digits():
 @pytest.fixture(scope="module")
 def char_lm():
     return example("char_lm")
+
+
+@pytest.fixture(scope="module")
+def tagger():
+    return example("lstm_tagger")
+
+
+@pytest.fixture(scope="module")
+def gpt():
+    return example("transformer_lm")
 
 
 def options(out, **given):
@@ -144,7 +156,181 @@ def test_char_lm_follows_pytorch(char_lm, tmp_path):
     assert abs(ours["bits"] - theirs["bits"]) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["digits", "char_lm"])
+def interrupt(monkeypatch, module, at):
+    """Ctrl-C in step `at` of the example's training, once."""
+    train_step, calls = module.train_step, []
+
+    def step(*args):
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return train_step(*args)
+
+    monkeypatch.setattr(module, "train_step", step)
+    return calls
+
+
+LINES = """\
+import os.path as p, re
+def f(key, *, at=key):
+    at.key[0] = yield g(key=1, **at)
+    for a, (b, c.d) in e.items(): re.sub(f"{d[key] if 1 else 2}" "", p.key)
+    lambda x: x.y().z if True else "text"
+"""
+
+
+def test_lstm_tagger_knows_the_truth(tagger):
+    lines = tagger.read_lines(LINES)
+    assert [[(w, role) for w, role in line if role] for line in lines] == [
+        [("os", "import"), ("path", "import"), ("p", "import"), ("re", "import")],
+        [("f", "function"), ("key", "parameter"), ("at", "parameter"), ("key", "read")],
+        [("at", "read"), ("key", "attribute"), ("g", "call"), ("key", "argument"),
+         ("at", "read")],
+        [("a", "write"), ("b", "write"), ("c", "read"), ("d", "attribute"), ("e", "read"),
+         ("items", "method"), ("re", "module"), ("sub", "method"), ("p", "module"),
+         ("key", "attribute")],
+        [("x", "parameter"), ("x", "read"), ("y", "method"), ("z", "attribute")],
+    ]  # fmt: skip
+    words = [word for word, _ in lines[3][-8:]]
+    assert words == ["(", '"text"', '"text"', ",", "p", ".", "key", ")"]
+    assert tagger.read_lines('"""Text alone."""\npass\n') == []
+
+
+def test_lstm_tagger_sees_neither_padding_nor_other_lines(tagger):
+    import gpunn
+
+    lines = tagger.read_lines(LINES)
+    words = tagger.make_vocabulary(lines)
+    assert words["key"] >= 2 and "items" not in words and 1 not in words.values()
+    gpunn.manual_seed(0)
+    model = tagger.make_model(gpunn, len(words) + 2, 8)
+    inputs, lengths, tags = tagger.make_batch(gpunn, lines, words)
+    assert inputs.shape == (5, max(lengths.tolist()), 1 + tagger.LETTERS)
+    assert ((tags == tagger.IGNORE) | (tags < len(tagger.TAGS))).all()
+    together = model(inputs, lengths)
+    for i, line in enumerate(lines):
+        alone = model(*tagger.make_batch(gpunn, [line], words)[:2])
+        assert np.allclose(together[i, : len(line)].detach(), alone[0].detach(), atol=1e-6)
+
+
+TINY = {"files": 10, "batch_size": 16, "hidden": 24}
+
+
+def test_lstm_tagger_learns_and_continues_exactly(tagger, tmp_path, monkeypatch, capsys):
+    whole = tagger.main(options(tmp_path / "whole", steps=60, **TINY))
+    assert whole["accuracy"] > whole["baseline"] + 0.05 and whole["baseline"] < 0.8
+    printed = capsys.readouterr().out
+    assert f"{whole['accuracy']:.1%}" in printed and f"{whole['baseline']:.1%}" in printed
+    assert "its role is after the slash" in printed
+
+    calls = interrupt(monkeypatch, tagger, 20)
+    with pytest.raises(KeyboardInterrupt):
+        tagger.main(options(tmp_path / "part", steps=60, save_every=15, **TINY))
+    saved = tmp_path / "part/model.pt"
+    assert not saved.with_name("model.pt.part").exists()
+    rest = tagger.main(options(tmp_path / "part", steps=60, resume=saved, **TINY))
+    assert rest == whole and len(calls) == 20 + 45
+
+
+def test_lstm_tagger_follows_pytorch(tagger, tmp_path):
+    pytest.importorskip("torch", reason="parity tests need PyTorch")
+    ours, theirs = (
+        tagger.main(options(tmp_path / impl, impl=impl, steps=50, **TINY))
+        for impl in ("gpunn", "torch")
+    )
+    assert math.isclose(ours["loss"][0], theirs["loss"][0], rel_tol=1e-5)
+    assert np.abs(np.subtract(ours["loss"], theirs["loss"])).max() < 1e-3
+    assert abs(ours["accuracy"] - theirs["accuracy"]) < 0.01
+
+
+GPT = {"batch_size": 4, "length": 48, "width": 32, "heads": 2, "layers": 4, "sample": 12}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_transformer_lm_learns_and_continues_exactly(gpt, tmp_path, monkeypatch, dropout):
+    sizes = {**GPT, "dropout": dropout}
+    whole = gpt.main(options(tmp_path / "whole", steps=40, **sizes))
+    # the text is that of the running Python: about 4.7 bits, by its version
+    assert whole["bits"] < 5.3 < 6 < whole["loss"][0] / math.log(2)
+    for prompt, text in zip(gpt.PROMPTS, whole["samples"]):
+        assert text.startswith(prompt) and len(text) == len(prompt) + 12
+
+    calls = interrupt(monkeypatch, gpt, 20)
+    with pytest.raises(KeyboardInterrupt):
+        gpt.main(options(tmp_path / "part", steps=40, save_every=15, **sizes))
+    saved = tmp_path / "part/model.pt"
+    rest = gpt.main(options(tmp_path / "part", steps=40, resume=saved, **sizes))
+    assert rest == whole and len(calls) == 20 + 25
+
+
+def test_transformer_lm_never_looks_ahead(gpt):
+    import gpunn
+
+    gpunn.manual_seed(0)
+    model = gpt.make_model(gpunn, 10, width=16, heads=2, layers=2)
+    ids = gpunn.randint(10, (1, 40))
+    changed = ids.clone()
+    changed[0, 30] = (changed[0, 30] + 1) % 10
+    with gpunn.no_grad():
+        same = np.isclose(model(ids).numpy(), model(changed).numpy()).all(-1)[0]
+    assert same[:30].all() and not same[30:].any()
+
+
+def test_transformer_lm_positions_are_relative(gpt):
+    import gpunn
+
+    q, k = gpunn.randn(1, 1, 8), gpunn.randn(1, 1, 8)
+    speed = 10000.0 ** (-gpunn.arange(0, 8, 2) / 8)
+
+    def product(at_q, at_k):
+        turned = (
+            gpt.rotate(gpunn, x, (at * speed).cos(), (at * speed).sin())
+            for x, at in ((q, at_q), (k, at_k))
+        )
+        return (next(turned) * next(turned)).sum().item()
+
+    assert math.isclose(product(7, 3), product(104, 100), rel_tol=1e-3)
+    assert not math.isclose(product(7, 3), product(7, 6), rel_tol=1e-3)
+
+
+def test_transformer_lm_follows_pytorch(gpt, tmp_path):
+    pytest.importorskip("torch", reason="parity tests need PyTorch")
+    ours, theirs = (
+        gpt.main(options(tmp_path / impl, impl=impl, steps=50, **GPT))
+        for impl in ("gpunn", "torch")
+    )
+    assert math.isclose(ours["loss"][0], theirs["loss"][0], rel_tol=1e-5)
+    assert np.abs(np.subtract(ours["loss"], theirs["loss"])).max() < 1e-3
+    assert abs(ours["bits"] - theirs["bits"]) < 1e-3
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(gpt, tagger, char_lm, tmp_path):
+    def refusal(module, **given):
+        with pytest.raises(SystemExit) as error:
+            module.main(options(tmp_path / "new", steps=1, **given))
+        message = str(error.value)
+        assert "\n" not in message and not (tmp_path / "new").exists()
+        return message
+
+    nowhere = tmp_path / "nowhere.pt"
+    char_lm.main(options(tmp_path / "char", steps=1, **SMALL))
+    other = tmp_path / "char/model.pt"
+    gpt.main(options(tmp_path / "gpt", steps=1, **GPT))
+    saved = tmp_path / "gpt/model.pt"
+    assert f"there is no file {nowhere}" in refusal(gpt, resume=nowhere, **GPT)
+    assert f"{other} is not a checkpoint of trans" in refusal(gpt, resume=other, **GPT)
+    refused = refusal(gpt, resume=saved, **{**GPT, "width": 64, "layers": 1})
+    assert "--width 32 --layers 4, this run has --width 64 --layers 1" in refused
+
+    tagger.main(options(tmp_path / "tag", steps=1, **TINY))
+    saved = tmp_path / "tag/model.pt"
+    assert f"there is no file {nowhere}" in refusal(tagger, resume=nowhere, **TINY)
+    assert f"{other} is not a checkpoint of lstm" in refusal(tagger, resume=other, **TINY)
+    assert "--hidden 24" in refusal(tagger, resume=saved, **{**TINY, "hidden": 8})
+    assert "other --files" in refusal(tagger, resume=saved, **{**TINY, "files": 5})
+
+
+@pytest.mark.parametrize("name", ["digits", "char_lm", "lstm_tagger", "transformer_lm"])
 def test_as_a_script(name, tmp_path):
     if name == "digits":
         pytest.importorskip("sklearn", reason="the data are scikit-learn's")
