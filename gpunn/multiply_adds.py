@@ -79,6 +79,7 @@ def _attention(module: Any, args: Any, kwargs: Any, out: Any) -> int:
     rows, columns = query.shape[axis], key.shape[axis]
     batch = query.numel() // (rows * size)
     projections = (2 * query.numel() + key.numel() + value.numel()) * size
+    columns += (module.bias_k is not None) + module.add_zero_attn
     return int(projections + 2 * batch * rows * columns * size)
 
 

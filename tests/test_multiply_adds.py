@@ -77,7 +77,7 @@ def like_gpunns(name, **attributes):
 @pytest.mark.parametrize("batched", [True, False])
 def test_attention(batch_first, batched):
     """Queries (5 of 8), keys (7 of 6) and values (7 of 4), in a batch of 3."""
-    layer = like_gpunns("MultiheadAttention", embed_dim=8, batch_first=batch_first)
+    layer = nn.MultiheadAttention(8, 2, kdim=6, vdim=4, batch_first=batch_first)
     batch = 3 if batched else 1
 
     def inputs(length, size):
@@ -87,7 +87,22 @@ def test_attention(batch_first, batched):
 
     query, key, value = inputs(5, 8), inputs(7, 6), inputs(7, 4)
     expected = batch * (5 * 8 * 8 * 2 + 7 * 6 * 8 + 7 * 4 * 8 + 2 * 5 * 7 * 8)
-    assert multiply_adds(layer, (query, key), {"value": value}, query) == expected
+    out = layer(query, key, value=value)
+    assert multiply_adds(layer, (query, key), {"value": value}, out) == expected
+    longer = nn.MultiheadAttention(
+        8, 4, kdim=6, vdim=4, batch_first=batch_first, add_bias_kv=True, add_zero_attn=True
+    )
+    more = batch * 2 * 5 * 2 * 8  # two entries more, in the scores and in the weighted sums
+    assert multiply_adds(longer, (query, key, value), {}, out[0]) == expected + more
+
+
+def test_transformer_in_a_summary():
+    """The layer's attention and its two Linears, counted once each."""
+    layer = nn.TransformerEncoderLayer(8, 2, 6, batch_first=True)
+    found = gpunn.summary(layer, (3, 5, 8))
+    attention, tokens = 3 * (4 * 5 * 8 * 8 + 2 * 5 * 5 * 8), 3 * 5
+    assert found.multiply_adds == attention + tokens * (2 * 8 * 6 + 2 * 8)  # and two norms
+    assert found.total_parameters == sum(p.numel() for p in layer.parameters())
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -93,6 +93,7 @@ from gpunn.nn.margin_loss import MultiLabelSoftMarginLoss as MultiLabelSoftMargi
 from gpunn.nn.margin_loss import MultiMarginLoss as MultiMarginLoss
 from gpunn.nn.margin_loss import SoftMarginLoss as SoftMarginLoss
 from gpunn.nn.module import Module as Module
+from gpunn.nn.multihead import MultiheadAttention as MultiheadAttention
 from gpunn.nn.norm import BatchNorm1d as BatchNorm1d
 from gpunn.nn.norm import BatchNorm2d as BatchNorm2d
 from gpunn.nn.norm import BatchNorm3d as BatchNorm3d
@@ -166,6 +167,11 @@ from gpunn.nn.switchable_norm import SwitchableNorm1d as SwitchableNorm1d
 from gpunn.nn.switchable_norm import SwitchableNorm2d as SwitchableNorm2d
 from gpunn.nn.switchable_norm import SwitchableNorm3d as SwitchableNorm3d
 from gpunn.nn.sync_norm import SyncBatchNorm as SyncBatchNorm
+from gpunn.nn.transformer import Transformer as Transformer
+from gpunn.nn.transformer import TransformerDecoder as TransformerDecoder
+from gpunn.nn.transformer import TransformerDecoderLayer as TransformerDecoderLayer
+from gpunn.nn.transformer import TransformerEncoder as TransformerEncoder
+from gpunn.nn.transformer import TransformerEncoderLayer as TransformerEncoderLayer
 from gpunn.nn.triplet import TripletMarginLoss as TripletMarginLoss
 from gpunn.nn.triplet import TripletMarginWithDistanceLoss as TripletMarginWithDistanceLoss
 from gpunn.nn.unpool import MaxUnpool1d as MaxUnpool1d

@@ -73,6 +73,7 @@ from gpunn.nn.margin_loss import multi_margin_loss as multi_margin_loss
 from gpunn.nn.margin_loss import multilabel_margin_loss as multilabel_margin_loss
 from gpunn.nn.margin_loss import multilabel_soft_margin_loss as multilabel_soft_margin_loss
 from gpunn.nn.margin_loss import soft_margin_loss as soft_margin_loss
+from gpunn.nn.multihead import multi_head_attention_forward as multi_head_attention_forward
 from gpunn.nn.norm import batch_norm as batch_norm
 from gpunn.nn.pad import pad as pad
 from gpunn.nn.pixel_shuffle import channel_shuffle as channel_shuffle
@@ -86,6 +87,8 @@ from gpunn.nn.pool import max_pool1d as max_pool1d
 from gpunn.nn.pool import max_pool2d as max_pool2d
 from gpunn.nn.pool import max_pool3d as max_pool3d
 from gpunn.nn.pool_indices import *  # noqa: F403  (names too long for the others' form)
+from gpunn.nn.position import rotary_position_embedding as rotary_position_embedding
+from gpunn.nn.position import sinusoidal_position_encoding as sinusoidal_position_encoding
 from gpunn.nn.rectifier import hardshrink as hardshrink
 from gpunn.nn.rectifier import hardsigmoid as hardsigmoid
 from gpunn.nn.rectifier import hardswish as hardswish

@@ -167,6 +167,14 @@ class Linear(Module):
         )
 
 
+class NonDynamicallyQuantizableLinear(Linear):
+    """A Linear. PyTorch has this class, of `MultiheadAttention.out_proj`, for its quantizer.
+
+    >>> nn.MultiheadAttention(4, 2).out_proj
+    NonDynamicallyQuantizableLinear(in_features=4, out_features=4, bias=True)
+    """
+
+
 class LazyLinear(LazyModuleMixin, Linear):
     """A Linear that takes `in_features` from its first input.
 

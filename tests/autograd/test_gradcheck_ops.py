@@ -304,6 +304,13 @@ CASES = {
         (r(2, 3), r(3, 3), r(3, 2), I([True, False, True], [False] * 3)),
         (r(3, 3), r(3, 3), r(3, 2), None, 0.0, True),
     ],
+    "nn.functional.multi_head_attention_forward": [
+        (lambda q, k, w, b, o, *kv, how=how: gpunn.nn.functional.multi_head_attention_forward(
+            q, k, k, 4, 2, w, b, *kv, True, 0.0, o, None, **how),
+         r(2, 1, 4), r(3, 1, 4), r(12, 4), u(12), u(4, 4), r(1, 1, 4), u(1, 1, 4))
+        for how in ({"need_weights": False}, {"key_padding_mask": I([False, True, False]) > 0})
+    ],
+    "nn.functional.rotary_position_embedding": [(r(2, 3, 4),), (r(3, 2), None, 10.0, True)],
     "nn.functional.conv1d": [(r(2, 2, 5), r(3, 2, 3), r(3)),
                              (r(1, 2, 6), r(2, 1, 2), None, 2, 1, 2, 2)],
     "nn.functional.conv2d": [(r(1, 2, 4, 4), r(2, 2, 3, 3), r(2)),
@@ -519,6 +526,7 @@ WITHOUT_GRADIENT = """
     BFloat16Tensor LongTensor IntTensor ShortTensor CharTensor ByteTensor BoolTensor
     ComplexFloatTensor ComplexDoubleTensor
     heaviside nextafter geqrf ormqr pca_lowrank svd_lowrank
+    nn.functional.sinusoidal_position_encoding
     """
 
 #: Operations whose gradient PyTorch gives no gradient.

@@ -1,4 +1,4 @@
-"""nn.functional re-exports: nothing of its own, PyTorch's names."""
+"""nn.functional re-exports: nothing of its own, PyTorch's names and two more."""
 
 import re
 from pathlib import Path
@@ -15,9 +15,10 @@ def test_the_file_only_names_what_lives_elsewhere():
     assert lines and all(line.startswith("from gpunn.") for line in lines if line.strip())
 
 
-def test_nothing_that_pytorch_lacks():  # their parameters are compared in test_names.py
+def test_what_pytorch_lacks():  # the others' parameters are compared in test_names.py
     torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
-    assert [n for n in NAMES if not hasattr(torch.nn.functional, n)] == []
+    ours = [n for n in NAMES if not hasattr(torch.nn.functional, n)]
+    assert ours == ["rotary_position_embedding", "sinusoidal_position_encoding"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ from typing import Any
 from gpunn import nn
 
 _HOMES = {
-    "activation": ["activation", "rectifier", "smooth", "gate", "softmax", "softmin", "attention"],
+    "activation": ["activation", "rectifier", "smooth", "gate", "softmax", "softmin", "multihead"],
     "adaptive": ["adaptive"],
     "batchnorm": ["norm", "sync_norm", "switchable_norm"],
     "channelshuffle": ["pixel_shuffle"],
