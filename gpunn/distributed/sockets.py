@@ -72,12 +72,16 @@ def listen(host: str, port: int = 0) -> socket.socket:
 
 
 def connect(host: str, port: int, seconds: float) -> socket.socket:
-    """A connection, tried again until somebody listens; DistNetworkError after `seconds`."""
+    """A connection, tried again until somebody listens; DistNetworkError after `seconds`.
+
+    0 seconds: tried once.
+    """
     deadline, pause = time.monotonic() + seconds, 0.01
     while True:
         left = deadline - time.monotonic()
         try:
-            return tune(socket.create_connection((host, port), timeout=max(0.05, min(left, 10))))
+            wait = max(0.05, min(left, 10.0)) if seconds else 10.0
+            return tune(socket.create_connection((host, port), timeout=wait))
         except OSError as error:
             if left <= pause:
                 raise DistNetworkError(

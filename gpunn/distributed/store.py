@@ -172,9 +172,12 @@ class Store:
         found = self._apply("below", [prefix.encode(), b"%d" % known], seconds)
         return {k.decode()[len(prefix) :]: v for k, v in zip(found[::2], found[1::2])}
 
-    def hello(self, key: str) -> None:
-        """Asks a server to set `key` when this connection ends without `goodbye`."""
-        self._apply("hello", [key.encode()])
+    def hello(self, key: str, value: bytes) -> None:
+        """Asks a server to set `key` when this connection ends without `goodbye`.
+
+        Nothing happens where the key is set already, and in stores without a server.
+        """
+        self._apply("hello", [key.encode(), value])
 
     def goodbye(self) -> None:
         """Says that this connection is about to end as it should."""
@@ -311,10 +314,6 @@ class FileStore(Store):
                 file.truncate()  # of what a process that was killed half wrote
             return found
 
-    def clone(self) -> FileStore:
-        """A store of its own on the same file."""
-        return FileStore(self.path, self.world_size)
-
     def close(self) -> None:
         """Counts this process out; the last one takes the file away."""
         self._leave()
@@ -404,7 +403,7 @@ class TCPStore(Store):
                 _servers[self._server.port] = self._server
             port = self._server.port
         self.host, self.port = host_name, port
-        self._lock = threading.Lock()
+        self._lock, self._new = threading.Lock(), True
         self._socket: socket.socket | None = None
         self.add(INIT.decode(), 1)
         if is_master and wait_for_workers and world_size is not None and world_size > 0:
@@ -424,8 +423,10 @@ class TCPStore(Store):
     def _apply(self, name: str, items: Sequence[bytes], seconds: float = 0.0) -> list[bytes]:
         with self._lock:
             if self._socket is None:
-                limit = self._timeout.total_seconds()
+                # Later, when a server is gone, there is no use in waiting for one.
+                limit = self._timeout.total_seconds() if self._new else 0.0
                 self._socket = sockets.connect(self.host, self.port, limit)
+                self._new = False
             try:
                 status, found = self._ask(pack(NUMBER[name], seconds, items), seconds)
             except BaseException:  # the answer to this would be read as the next one's
@@ -462,6 +463,7 @@ class TCPStore(Store):
         Store.__init__(made)
         made._timeout, made.host, made.port = self._timeout, self.host, self.port
         made._lock, made._socket, made._server = threading.Lock(), None, None
+        made._new = False
         return made
 
     def close(self) -> None:

@@ -24,15 +24,14 @@ from gpunn.distributed.store_table import (
 )
 
 _HELLO, _GOODBYE = NUMBER["hello"], NUMBER["goodbye"]
-_KILLED = b"killed, or its connection was lost"
 
 
 class _Link:
-    """A client: its socket, what has come and what has to go, and the key that mourns it."""
+    """A client: its socket, what has come and what has to go, and what to set when it is lost."""
 
     def __init__(self, made: socket.socket):
         self.socket, self.inbox, self.outbox = made, bytearray(), bytearray()
-        self.epitaph: bytes | None = None
+        self.epitaph: list[bytes] | None = None
 
 
 class Server:
@@ -104,8 +103,8 @@ class _Serving:
             self._drop(link)
 
     def _answer(self, link: _Link, kind: int, items: list[bytes], deadline: float) -> None:
-        if kind in (_HELLO, _GOODBYE):
-            link.epitaph = items[0] if kind == _HELLO else None
+        if kind in (_HELLO, _GOODBYE) and len(items) in (0, 2):
+            link.epitaph = items if kind == _HELLO else None
         if not self._try(link, kind, items):
             self.waiting.append((link, kind, items, deadline))
         elif kind in CHANGES:
@@ -157,5 +156,5 @@ class _Serving:
         self.selector.unregister(link.socket)
         link.socket.close()
         if link.epitaph is not None:
-            self.table.values.setdefault(link.epitaph, _KILLED)
+            self.table.values.setdefault(*link.epitaph)
             self._retry()
