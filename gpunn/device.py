@@ -8,6 +8,7 @@ devices runs on any machine.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -157,3 +158,12 @@ def transfer(array: Any, source: Device, target: Device) -> Any:
     from gpunn import cuda
 
     return cuda.transfer(array, source, target)
+
+
+def transfer_all(arrays: Sequence[Any], source: Device, target: Device) -> list[Any]:
+    """`transfer` of several arrays; two GPUs wait for each other once."""
+    if source.type == target.type == "cuda" and source.index != target.index:
+        from gpunn.cuda.devices import transfer_all
+
+        return transfer_all(arrays, source, target)
+    return [transfer(array, source, target) for array in arrays]

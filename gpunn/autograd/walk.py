@@ -24,6 +24,7 @@ from gpunn.autograd.graph import (
 )
 from gpunn.autograd.hooks import run_after_hooks, run_hooks, run_node_hooks, to_grad
 from gpunn.autograd.second import differentiable_vjp
+from gpunn.cuda.devices import follow
 from gpunn.device import CPU
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
@@ -38,7 +39,7 @@ class _Walk:
     """One backward pass. Gradients are raw arrays, or Tensors when a graph is created."""
 
     __slots__ = ("retain", "create", "heap", "pending", "captured", "targets", "through", "uses",
-                 "sums", "roots")  # fmt: skip
+                 "sums", "roots", "places")  # fmt: skip
 
     def __init__(self, retain: bool, create: bool):
         self.retain = retain
@@ -51,6 +52,7 @@ class _Walk:
         self.uses: dict[Tensor, int] | None = None  # open uses of leaves with hooks
         self.sums: dict[Tensor, Any] = {}
         self.roots: list[Any] = []
+        self.places: Any = None  # what makes the device of a node the current one
 
     def give(self, vertex: Any, g: Any) -> None:
         """Adds a gradient to a vertex."""
@@ -125,19 +127,24 @@ class _Walk:
     def run(self) -> None:
         before = mode.grad, mode.partial, mode.at_end
         mode.grad, mode.partial, mode.at_end = self.create, self.through is not None, []
+        self.places = follow()
         try:
             self.drain()
             for callback in mode.at_end:
                 callback()
         finally:
             mode.grad, mode.partial, mode.at_end = before
+            if self.places is not None:
+                self.places.leave()
 
     def drain(self) -> None:
         """Takes vertices from the heap, latest first, until none is left."""
         heap, pending, through, give = self.heap, self.pending, self.through, self.give
-        retain = self.retain
+        retain, places = self.retain, self.places
         while heap:
             node = heappop(heap)[1]
+            if places is not None:
+                places.enter(node.device)
             g = pending.pop(node)
             if node.hooks is not None:
                 g = run_node_hooks(node, g, self.create)
@@ -168,9 +175,13 @@ class _Walk:
             for parent in node.parents:
                 one = rest.pop()
                 if one is not None and parent is not None:
+                    if places is not None:  # a copy between devices gives to another one
+                        places.enter((parent.node if type(parent) is Output else parent).device)
                     give(parent, one)
             one = None
         for leaf in list(self.sums):
+            if places is not None:
+                places.enter(leaf.device)
             self.finish_leaf(leaf)
 
     def capture(self, node: Node, g: Any) -> None:

@@ -122,7 +122,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """PyTorch's older types, `cuda.FloatTensor`, ..."""
+    """`cuda.comm`, imported on first use; PyTorch's older types, `cuda.FloatTensor`, ..."""
+    if name == "comm":
+        import importlib
+
+        return importlib.import_module("gpunn.cuda.comm")
     from gpunn.ops.legacy import cuda_type
 
     found = cuda_type(name)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gpunn.cuda.detect import is_available, load, probe
+from gpunn.cuda.detect import is_available, is_initialized, load, probe
 from gpunn.cuda.kernels.faults import raise_pending
 from gpunn.device import Device
 
@@ -236,21 +237,48 @@ def transfer(array: Any, source: Device, target: Device) -> Any:
             return load().array(array)
         if source.index == target.index:
             return array.copy(order="K")
-        return _copy_from(array, source)
+    return transfer_all([array], source, target)[0]
 
 
-def _copy_from(array: Any, source: Device) -> Any:
-    """A copy on the current device that waits for `source`'s work, and that `source` waits for."""
+def transfer_all(arrays: Sequence[Any], source: Device, target: Device) -> list[Any]:
+    """Copies of raw arrays of a CUDA device on another one.
+
+    The target waits for the source's work, and the source for the copies.
+    """
     cuda = load().cuda
     with device(source):
-        if not (array.flags.c_contiguous or array.flags.f_contiguous):
-            array = array.copy()
+        whole = [a if a.flags.c_contiguous or a.flags.f_contiguous else a.copy() for a in arrays]
         there = cuda.get_current_stream()
         ready = there.record()
-    here = cuda.get_current_stream()
-    here.wait_event(ready)
-    out = array.copy(order="K")
-    done = here.record()
+    with device(target):
+        here = cuda.get_current_stream()
+        here.wait_event(ready)
+        made = [array.copy(order="K") for array in whole]
+        done = here.record()
     with device(source):
-        there.wait_event(done)  # the pool may hand out the memory of `array` again after this
-    return out
+        there.wait_event(done)  # the pool may hand out the memory of `whole` again after this
+    return made
+
+
+class Follow:
+    """Makes the devices that it is led to current, one after the other; `leave` goes back."""
+
+    __slots__ = ("runtime", "first", "now")
+
+    def __init__(self) -> None:
+        self.runtime = load().cuda.runtime
+        self.first = self.now = self.runtime.getDevice()
+
+    def enter(self, device: Device) -> None:
+        if device.type == "cuda" and device.index != self.now:
+            self.runtime.setDevice(device.index)
+            self.now = device.index
+
+    def leave(self) -> None:
+        if self.now != self.first:
+            self.runtime.setDevice(self.first)
+
+
+def follow() -> Follow | None:
+    """What changes the current device where there are several in use; else None."""
+    return Follow() if is_initialized() and device_count() > 1 else None

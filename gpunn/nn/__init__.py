@@ -185,6 +185,8 @@ def __getattr__(name: str):  # noqa: ANN202
     """`gpunn.nn.utils` and other parts that few scripts use, imported on first use."""
     import importlib
 
-    if name in ("common_types", "grad", "utils"):
+    if name in ("common_types", "grad", "parallel", "utils"):
         return importlib.import_module(f"gpunn.nn.{name}")
+    if name == "DataParallel":
+        return importlib.import_module("gpunn.nn.parallel").DataParallel
     raise AttributeError(f"module 'gpunn.nn' has no attribute '{name}'")

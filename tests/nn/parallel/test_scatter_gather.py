@@ -1,0 +1,106 @@
+"""Inputs of any structure split over devices, outputs joined."""
+
+from collections import OrderedDict, defaultdict, namedtuple
+
+import pytest
+
+import gpunn
+from gpunn.nn.parallel import gather, scatter
+from gpunn.nn.parallel.scatter_gather import scatter_kwargs
+
+CPUS = ["cpu:0", "cpu:1", "cpu:2"]
+Pair = namedtuple("Pair", ["x", "note"])
+
+
+def test_a_tensor():
+    made = scatter(gpunn.arange(7), CPUS)
+    assert type(made) is tuple and [t.tolist() for t in made] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert [t.device.index for t in made] == [None, 1, 2]
+
+
+def test_structures():
+    thing = object()
+    given = {
+        "tuple": (gpunn.arange(4), "a"), "list": [gpunn.arange(4)],
+        "pair": Pair(gpunn.arange(4), 1),
+        "nested": {"deep": [(gpunn.arange(4),)]}, "thing": thing, "empty": ((), [], {}), "no": None,
+    }  # fmt: skip
+    made = scatter(given, CPUS[:2])
+    assert type(made) is list and len(made) == 2
+    for i, part in enumerate(made):
+        assert list(part) == list(given)
+        assert type(part["tuple"]) is tuple and part["tuple"][1] == "a"
+        assert type(part["list"]) is list and len(part["list"][0]) == 2
+        assert type(part["pair"]) is Pair and part["pair"].note == 1
+        assert part["nested"]["deep"][0][0].tolist() == [2 * i, 2 * i + 1]
+        assert part["thing"] is thing and part["empty"] == ((), [], {}) and part["no"] is None
+    assert len(given["list"][0]) == 4
+
+
+@pytest.mark.parametrize("kind", [OrderedDict, lambda pairs: defaultdict(list, pairs)])
+def test_kinds_of_dictionaries(kind):
+    given = kind([("b", gpunn.ones(2)), ("a", 1)])
+    for part in scatter(given, CPUS):
+        assert type(part) is type(given) and list(part) == ["b", "a"] and len(part["b"]) == 1
+
+
+def test_numbers_of_parts():
+    assert len(scatter(["no", "tensors"], CPUS)) == 3
+    assert len(scatter((gpunn.ones(2), gpunn.ones(5)), CPUS)) == 2
+    assert [len(x) for (x,) in scatter((gpunn.ones(0),), CPUS)] == [0]
+    scalar = scatter((gpunn.tensor(3.0), gpunn.ones(2)), CPUS)
+    assert [(s.item(), s.device.index) for s, _ in scalar] == [(3, None), (3, 1)]
+
+
+def test_a_dimension_that_is_not_there():
+    with pytest.raises(IndexError, match="Dimension out of range"):
+        scatter(gpunn.ones(3), CPUS, dim=1)
+
+
+def test_keyword_arguments():
+    assert scatter_kwargs((), {}, CPUS) == ((), ()) == scatter_kwargs((), None, CPUS)
+    parts, named = scatter_kwargs((gpunn.ones(4),), None, CPUS)
+    assert len(parts) == len(named) == 3 and named == ({}, {}, {})
+    parts, named = scatter_kwargs((), {"x": gpunn.ones(2)}, CPUS)
+    assert parts == ((), ()) and [len(k["x"]) for k in named] == [1, 1]
+    parts, named = scatter_kwargs(("a",), {"x": gpunn.ones(2)}, CPUS)
+    assert parts == (("a",), ("a",))
+
+
+def test_gradients_flow_through_both():
+    x = gpunn.arange(5.0).requires_grad_()
+    made = gather([(p * p, {"y": p}) for p in scatter(x, CPUS)], "cpu:1")
+    assert made[0].device.index == 1 and made[0].tolist() == [0, 1, 4, 9, 16]
+    made[0].sum().backward()
+    assert x.grad.tolist() == [0, 2, 4, 6, 8]
+
+
+def test_gather_structures():
+    outputs = [Pair(gpunn.full((i + 1, 2), float(i), device=d), None) for i, d in enumerate(CPUS)]
+    made = gather(outputs, 0 if gpunn.cuda.is_available() else "cpu")
+    assert type(made) is Pair and made.note is None and made.x[:, 0].tolist() == [0, 1, 1, 2, 2, 2]
+    made = gather([OrderedDict(a=gpunn.ones(1), b=[gpunn.ones(2)])] * 2, "cpu")
+    assert type(made) is OrderedDict and len(made["a"]) == 2 and len(made["b"][0]) == 4
+    assert gather([gpunn.ones(2, 1), gpunn.ones(2, 3)], "cpu", dim=1).shape == (2, 4)
+
+
+def test_scalars():
+    parts = [gpunn.tensor(1.0), gpunn.tensor(4.0, device="cpu:1")]
+    with pytest.warns(UserWarning, match="Was asked to gather along dimension 0, but all"):
+        assert gather(parts, "cpu").tolist() == [1, 4]
+    assert gather(parts, "cpu", weights=[2, 1]).item() == 2
+    with pytest.warns(UserWarning, match="scalars"):
+        assert gather([gpunn.tensor(1), gpunn.tensor(2)], "cpu", weights=[2, 1]).tolist() == [1, 2]
+    with pytest.raises(IndexError, match="Dimension out of range"):
+        gather(parts, "cpu", dim=1)
+
+
+@pytest.mark.parametrize("value", [1.5, "text", len])
+def test_what_cannot_be_joined(value):
+    with pytest.raises(TypeError, match=f"'{type(value).__name__}' object is not iterable"):
+        gather([value, value], "cpu")
+
+
+def test_dictionaries_of_different_sizes():
+    with pytest.raises(ValueError, match="All dicts must have the same number of keys"):
+        gather([{"a": gpunn.ones(1)}, {}], "cpu")
