@@ -27,7 +27,7 @@ from gpunn.distributed.arrays import (
 from gpunn.distributed.comm import Comm
 from gpunn.distributed.group import ProcessGroup, chosen
 from gpunn.distributed.work import Work
-from gpunn.tensor import Tensor
+from gpunn.tensor import Tensor, wrap
 
 
 def all_reduce(
@@ -141,6 +141,31 @@ def broadcast(
         return lambda: comm.broadcast(x, root)
 
     return run("broadcast", found, tensor, [tensor], async_op, prepare)
+
+
+def broadcast_coalesced(
+    tensors: Sequence[Tensor], group_src: int, group: ProcessGroup | None = None
+) -> None:
+    """`broadcast` of several tensors, all of a dtype and device in one message.
+
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.broadcast
+    """
+    found = chosen(group)
+    if found is None:
+        return outside("broadcast_coalesced")
+    kinds: dict[Any, list[Tensor]] = {}
+    for t in tensors:
+        kinds.setdefault((t.dtype, t.device), []).append(t)
+    for (_, device), members in kinds.items():
+        flat = wrap(device.xp.concatenate([t.array.reshape(-1) for t in members]), device)
+        broadcast(flat, group=found, group_src=group_src)
+        if found.rank() == group_src:
+            continue
+        start = 0
+        for t in members:
+            put(t, flat.array[start : start + t.array.size])
+            touch(t)
+            start += t.array.size
 
 
 def all_gather(

@@ -7,7 +7,7 @@ or late ends them with an error. MPI knows no 16-bit floats: these are summed in
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -151,11 +151,3 @@ class _Exact:
 def _raw(x: Any) -> Any:
     """The bytes of an array: moving needs no dtype that MPI knows."""
     return x.reshape(-1).view(np.uint8) if x.size else x.reshape(-1)
-
-
-def shared_address(make: Callable[[], str]) -> tuple[str, int, int]:
-    """What rank 0's `make()` returns, on every process of mpiexec; its rank; how many there are."""
-    comm = module().COMM_WORLD
-    rank = comm.Get_rank()
-    return comm.bcast(make() if rank == 0 else None, 0), rank, comm.Get_size()
-

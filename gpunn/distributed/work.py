@@ -88,14 +88,21 @@ class Worker:
         self._order = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Work, Callable[[], Any]] | None] | None = None
         self._last: Work | None = None
-        self._running = threading.Lock()
+        self._running = threading.RLock()
+        self._thread: threading.Thread | None = None
 
     def later(self, work: Work, body: Callable[[], Any]) -> None:
-        """Runs the operation after those before it, on the thread."""
+        """Runs the operation after those before it, on the thread.
+
+        One that a callback of another asks for comes next, so that all ranks have the same order.
+        """
+        if threading.current_thread() is self._thread:
+            return work._run(body)
         with self._order:
             if self._queue is None:
                 self._queue = queue.SimpleQueue()
-                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+                self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+                self._thread.start()
             self._last = work
             self._queue.put((work, body))
 
@@ -103,7 +110,8 @@ class Worker:
         """Runs the operation after those before it, and returns when it is done."""
         with self._order:
             last = self._last
-            idle = last is None or last.is_completed()
+            mine = threading.current_thread() is self._thread
+            idle = mine or last is None or last.is_completed()
             if idle:
                 self._running.acquire()
         if not idle:

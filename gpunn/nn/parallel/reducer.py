@@ -1,0 +1,260 @@
+"""The reducer: gradients are averaged over the ranks while the backward pass goes on.
+
+A hook on each parameter fires when its gradient is complete. Buckets are reduced in a fixed order,
+each as soon as its gradients and the buckets before it are there; at the end of the backward pass
+the averages are brought to the parameters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpunn.autograd.graph import Output, touch
+from gpunn.autograd.walk import queue_callback
+from gpunn.device import to_host
+from gpunn.distributed.arrays import Arrays, run
+from gpunn.distributed.collectives import all_reduce
+from gpunn.distributed.comm import Comm
+from gpunn.distributed.group import ProcessGroup
+from gpunn.distributed.objects import all_gather_object
+from gpunn.futures import Future
+from gpunn.nn.parallel.bucket import Bucket, GradBucket, make_buckets
+from gpunn.sparse import SparseTensor
+from gpunn.tensor import Tensor, wrap
+
+_UNFINISHED = (
+    "Expected to have finished reduction in the prior iteration before starting a new one. On rank "
+    "{rank} these parameters got no gradient: {names}. They took no part in the loss of that "
+    "iteration: use all outputs of forward in it, or pass find_unused_parameters=True to "
+    "DistributedDataParallel."
+)
+_TWICE = (
+    "Expected to mark a variable ready only once: the gradient of {name} was complete twice in one "
+    "backward pass, as when a part of the model is run again by a checkpoint, or forward is called "
+    "several times for one backward. Pass static_graph=True to DistributedDataParallel where every "
+    "iteration does the same."
+)
+
+
+class Reducer:
+    """Averages the gradients of `params` over a group.
+
+    `prepare(outputs)` at the end of a forward pass makes the next backward pass reduce; without
+    it gradients only add up. `hook(state, bucket) -> Future` replaces the averaging.
+    """
+
+    def __init__(
+        self, params: Sequence[Tensor], names: Sequence[str], sparse: Sequence[bool],
+        group: ProcessGroup, cap: int, find_unused: bool, as_view: bool, static: bool,
+    ):  # fmt: skip
+        self.params, self.names, self.group = list(params), list(names), group
+        self.buckets = make_buckets(params, names, sparse, cap)
+        self.place = {k: (b, i) for b in self.buckets for i, k in enumerate(b.numbers)}
+        self.find_unused, self.as_view, self.static = find_unused, as_view, static
+        self.hook: Callable[[Any, GradBucket], Any] | None = None
+        self.state: Any = None
+        self.divisor = group.size()
+        self.fires: list[int] | None = None  # of a static graph, how often each hook fires
+        self.timing: dict[str, float] = {}
+        self._expecting = self._begun = False
+        self._handles = [
+            p.register_post_accumulate_grad_hook(lambda _, k=k: self._arrived(k))  # type: ignore[attr-defined]
+            for k, p in enumerate(self.params)
+        ]
+
+    def remove(self) -> None:
+        """Takes the hooks off the parameters."""
+        for handle in self._handles:
+            handle.remove()
+
+    # --- before a backward pass ---
+
+    def prepare(self, outputs: Sequence[Tensor] | None) -> None:
+        """The next backward pass reduces; `outputs`, where unused parameters are looked for."""
+        self.check_finished()
+        self._expecting, self._begun, self._next = True, False, 0
+        self._count = [0] * len(self.params)
+        for bucket in self.buckets:
+            bucket.left, bucket.future = len(bucket.params), None
+        self._unused: list[int] = []
+        if self.static and self.fires is not None:
+            self._unused = [k for k, n in enumerate(self.fires) if n == 0]
+        elif self.find_unused and not self.static and outputs is not None:
+            used = _leaves(outputs)
+            self._unused = [k for k, p in enumerate(self.params) if id(p) not in used]
+
+    def check_finished(self) -> None:
+        """RuntimeError, with names, where the last backward pass did not reach all parameters."""
+        if not (self._expecting and self._begun):
+            return
+        waiting = [
+            self.names[k] for b in self.buckets for k in b.numbers if b.left and not self._count[k]
+        ]
+        self._expecting = False
+        raise RuntimeError(_UNFINISHED.format(rank=self.group.rank(), names=", ".join(waiting)))
+
+    # --- in a backward pass ---
+
+    def _arrived(self, k: int) -> None:
+        """The gradient of parameter k is complete."""
+        if not self._expecting:
+            return
+        self._begin()
+        self._count[k] += 1
+        if self.static:
+            if self.fires is None or self._count[k] < self.fires[k]:
+                return
+        elif self._count[k] > 1:
+            raise RuntimeError(_TWICE.format(name=self.names[k]))
+        self._ready(k)
+
+    def _begin(self) -> None:
+        """The first gradient of a backward pass: unused parameters count as there."""
+        if self._begun:
+            return
+        self._begun = True
+        self.timing = {"begin": time.perf_counter()}
+        self._intervals: list[list[float]] = []
+        if self.static and self.fires is None:
+            queue_callback(self._learn)
+        for k in self._unused:
+            self._ready(k)
+
+    def _learn(self) -> None:
+        """After the first backward pass of a static graph: what fires, and the reduction."""
+        self.fires = list(self._count)
+        self._unused = [k for k, n in enumerate(self.fires) if n == 0]
+        for k in range(len(self.params)):
+            self._ready(k)
+
+    def _ready(self, k: int) -> None:
+        bucket, i = self.place[k]
+        bucket.fill(i)
+        bucket.left -= 1
+        while self._next < len(self.buckets) and not self.buckets[self._next].left:
+            self._launch(self.buckets[self._next])
+            self._next += 1
+            if self._next == len(self.buckets):
+                queue_callback(self._finish)
+
+    def _launch(self, bucket: Bucket) -> None:
+        if bucket.sparse:
+            bucket.future = self._reduce_sparse(bucket)
+        elif self.hook is None:
+            bucket.future = self._average(bucket)
+        else:
+            last = bucket is self.buckets[-1]
+            bucket.future = self.hook(self.state, GradBucket(bucket, last))
+
+    def _average(self, bucket: Bucket) -> Any:
+        """The bucket's mean over the ranks, under way."""
+        flat, interval = bucket.flat, [time.perf_counter(), 0.0]
+        self._intervals.append(interval)
+
+        def prepare(comm: Comm, arrays: Arrays) -> Callable[[], None]:
+            x = arrays.out(flat)
+
+            def step() -> None:
+                interval[0] = time.perf_counter()
+                x[...] *= x.dtype.type(1 / self.divisor)
+                comm.all_reduce(x, "sum")
+                interval[1] = time.perf_counter()
+
+            return step
+
+        what = f"all_reduce of {bucket.title()}"
+        return run(what, self.group, flat, [flat], True, prepare)
+
+    def _reduce_sparse(self, bucket: Bucket) -> Any:
+        """Sparse gradients: the places and values of all ranks one after the other."""
+        param = bucket.params[0]
+        grad, mine = (param.grad if self._expecting else None), None
+        if grad is not None:
+            grad = grad if isinstance(grad, SparseTensor) else grad.to_sparse(1)  # type: ignore[attr-defined]
+            mine = (to_host(grad._places), to_host(grad._entries))
+        parts: list[Any] = [None] * self.group.size()
+        all_gather_object(parts, mine, self.group)
+        found = [part for part in parts if part is not None]
+        done: Future[Any] = Future()
+        if found:
+            xp = param.device.xp
+            places = xp.asarray(np.concatenate([part[0] for part in found], axis=1))
+            values = xp.asarray(np.concatenate([part[1] for part in found]))
+            total = SparseTensor(places, values, param.shape, param.device)
+            param.grad = total / self.divisor
+        done.set_result([])
+        return done
+
+    def shadow(self) -> None:
+        """What the ranks with data do in a backward pass, with zeros: for one that has none."""
+        self._intervals = []
+        for bucket in self.buckets:
+            bucket.flat.array[...] = 0
+            self._launch(bucket)
+        self._count = [0] * len(self.params)
+        self._used_anywhere()
+        for bucket in self.buckets:
+            bucket.future.wait()
+
+    # --- at the end ---
+
+    def _finish(self) -> None:
+        """The averages become the parameters' gradients."""
+        backward_done = time.perf_counter()
+        used = self._used_anywhere()
+        for bucket in self.buckets:
+            found = bucket.future.wait()
+            found = found[0] if isinstance(found, (list, tuple)) and found else found
+            if isinstance(found, Tensor) and found is not bucket.flat:
+                bucket.flat.array[...] = found.array.reshape(-1)
+            for i, k in enumerate(bucket.numbers):
+                if used is None or used[k]:
+                    bucket.empty(i, self.as_view)
+                    grad = self.params[k].grad
+                    if type(grad) is Tensor:
+                        touch(grad)
+        self._expecting = False
+        self._time(backward_done)
+
+    def _used_anywhere(self) -> Any:
+        """Which parameters some rank used; None: all. The others keep the gradients they had."""
+        if not (self.find_unused or self.static):
+            return None
+        mine = np.zeros(len(self.params), np.int32)
+        mine[[k for k, n in enumerate(self._count) if n]] = 1
+        device = self.params[0].device
+        everyones = wrap(device.xp.asarray(mine), device)
+        all_reduce(everyones, group=self.group)
+        return everyones.cpu().array
+
+    def _time(self, backward_done: float) -> None:
+        """How long the reductions took, and how much of it while the backward pass went on."""
+        begin = self.timing["begin"]
+        spans = [(a, b) for a, b in self._intervals if b]
+        hidden = sum(max(0.0, min(b, backward_done) - a) for a, b in spans)
+        self.timing = {
+            "backward_compute_time": backward_done - begin,
+            "backward_comm_time": sum(b - a for a, b in spans),
+            "backward_compute_comm_overlap_time": hidden,
+        }
+
+
+def _leaves(outputs: Sequence[Tensor]) -> set[int]:
+    """The ids of the leaves that the outputs were computed from."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    stack: list[Any] = [t.node or t for t in outputs if t._requires_grad]
+    while stack:
+        v = stack.pop()
+        if isinstance(v, Tensor):
+            found.add(id(v))
+            continue
+        node = v.node if type(v) is Output else v
+        if node is not None and id(node) not in seen:
+            seen.add(id(node))
+            stack.extend(p for p in node.parents if p is not None)
+    return found
