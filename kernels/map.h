@@ -5,8 +5,6 @@
 
 constexpr long LEAST = 8192;                            // elements worth a thread
 
-template <class T> inline Vec<T> magnitude(Vec<T> x) { return x < T(0) ? -x : x; }
-
 // log(1 + u) for 0 <= u <= 1, exact for small u.
 template <class T> inline Vec<T> log_one_plus(Vec<T> u) {
     Vec<T> w = u + T(1), lost = u - (w - T(1));

@@ -1,6 +1,7 @@
-// exp and log on vectors, by polynomials: within 2 units in the last place of the exact value.
+// exp, log and tanh on vectors, by polynomials: within 2 units in the last place of the exact value.
 //
 //   vexp(v)   0 below the range, inf above it, NaN of NaN; denormal results are right
+//   vtanh(v)  -0 of -0
 //   vlog(v)   -inf of 0, NaN of negative numbers, inf of inf
 #pragma once
 #include "simd.h"
@@ -67,6 +68,35 @@ template <class T> inline Vec<T> vlog(Vec<T> x) {
     result = x == T(0) ? splat(-T(__builtin_inf())) : result;
     result = x < T(0) ? splat(T(__builtin_nan(""))) : result;
     return (x == T(__builtin_inf())) | (x != x) ? x : result;
+}
+
+template <class T> inline Vec<T> magnitude(Vec<T> x) { return x < T(0) ? -x : x; }
+
+// The terms of c are those of a polynomial, c[0] first.
+template <class T, int N> inline Vec<T> polynomial(Vec<T> x, const T (&c)[N]) {
+    Vec<T> p = splat(c[N - 1]);
+    UNROLL for (int i = N - 2; i >= 0; i--) p = p * x + c[i];
+    return p;
+}
+
+template <class T> inline Vec<T> vtanh(Vec<T> x) {
+    Vec<T> z = x * x, p;                                // tanh(x) = x + x z p(z) near 0
+    if constexpr (sizeof(T) == 4) {
+        static constexpr float c[] = {-0.3333332843f, 0.1333271885f, -0.05384326318f,
+                                      0.02096132911f, -0.006045165097f};
+        p = polynomial<T>(z, c);
+    } else {
+        static constexpr double c[] = {
+            -0.33333333333333333314, 0.13333333333333316986, -0.053968253968231026593,
+            0.021869488534887757485, -0.0088632354934414508385, 0.003592127410695316156,
+            -0.0014558274668454263811, 0.00058997591921439610706, -0.00023886464788549517407,
+            0.000095972363181594493415, -0.000036960522303321571321, 0.000012088687226201754254,
+            -2.3855793111643766449e-6};
+        p = polynomial<T>(z, c);
+    }
+    Vec<T> far = T(1) - T(2) / (vexp<T>(T(2) * magnitude<T>(x)) + T(1));
+    Vec<T> near = z > T(0) ? x + x * (z * p) : x;       // -0 stays -0
+    return z < T(0.39) ? near : x < T(0) ? -far : far;
 }
 
 // Calls f(vector, lanes) for each vector of a row of n, the last filled up with `fill`.

@@ -3,8 +3,9 @@
 Sequences are packed: the rows of step 0, of step 1, ..., each step having at most as many rows as
 the one before (a padded batch has the same number in all). The inputs' products are one matrix
 product for all steps, and so are the gradients of the weights; what remains in the loop is the
-product with the old state and the point-wise part (rnn_step.py). The backward direction reads
-each sequence from its end: its rows are reordered, and those of its output back.
+product with the old state and the point-wise part (rnn_step.py). On the CPU that loop is one call
+of kernels/rnn.cpp where it can be. The backward direction reads each sequence from its end: its
+rows are reordered, and those of its output back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from gpunn.autograd.graph import mode, results, unbroadcast, vjp
 from gpunn.autograd.graph import namespace as ns
 from gpunn.dtypes import F32
+from gpunn.native import rnn as native
 from gpunn.nn.linear import linear
 from gpunn.nn.rnn_step import (
     gru_backward,
@@ -26,6 +28,7 @@ from gpunn.nn.rnn_step import (
     lstm_backward,
     lstm_composed,
     lstm_forward,
+    wide,
 )
 from gpunn.ops._rows import half
 from gpunn.ops.join import cat
@@ -47,6 +50,11 @@ class Steps:
         olds = [0, *(self.batch + s for s in self.starts)]
         self.spans = list(zip(self.starts, self.starts[1:], olds, strict=False))
         self.even = self.batch == sizes[-1]
+
+    @cached_property
+    def offsets(self) -> Any:
+        """`starts` as an array."""
+        return np.array(self.starts, np.int64)
 
     @cached_property
     def _lengths(self) -> Any:
@@ -147,6 +155,71 @@ def _rows(x: Any, rows: Any) -> Any:
 
 PARENTS = range(8)  # x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr
 
+# --- compiled -----------------------------------------------------------------------------
+
+
+def _compiled_arrays(
+    kind: str, steps: Steps, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any,
+    w_hr: Any, keep: bool,
+) -> Any:  # fmt: skip
+    """All states (hs, cs), and what the gradient needs, by the C++ code; None without an answer.
+
+    16-bit numbers are float32 in here, and rounded at the end alone.
+    """
+    if type(x) is not np.ndarray or w_hr is not None or not native.available():
+        return None
+    x, h0, c0, w_ih, w_hh, b_ih, b_hh = wide(x, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    gi, bias = matmul_array(x, w_ih.T), _bias(kind, w_hh, b_ih, b_hh)
+    found = native.recurrent_forward(kind, steps.offsets, gi, bias, w_hh, h0, c0, keep)
+    if found is None:
+        return None
+    hs, cs, acts = found
+    return hs, cs, *{"LSTM": (acts, None), "GRU": (acts,)}.get(kind, ())
+
+
+def _bias(kind: str, like: Any, b_ih: Any, b_hh: Any) -> Any:
+    """What is added to the gates: of a GRU to those of r, z, and to both parts of the last."""
+    if b_ih is None and b_hh is None:
+        return None
+    none = np.zeros(len(like), like.dtype)
+    b_ih, b_hh = (none if b is None else b for b in (b_ih, b_hh))
+    if kind != "GRU":
+        return b_ih + b_hh
+    n = like.shape[1]
+    return np.concatenate([b_ih[: 2 * n] + b_hh[: 2 * n], b_ih[2 * n :], b_hh[2 * n :]])
+
+
+def _compiled_gradient(
+    kind: str, gs: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, w_hr: Any, steps: Steps,
+    hs: Any, cs: Any, acts: Any, needs: Any,
+) -> Any:  # fmt: skip
+    """The gradients of a layer by the C++ code; None without an answer."""
+    if type(x) is not np.ndarray or w_hr is not None or not native.available():
+        return None
+    dtype, n = x.dtype, w_hh.shape[1]
+    dout = None if gs[0] is None else steps.turn(gs[0])
+    dout, x, w_ih, w_hh, hs, cs, acts = wide(dout, x, w_ih, w_hh, hs, cs, acts)
+    dh = _zeros_or(gs[1], w_hh, h0.shape)
+    dc = None if c0 is None else _zeros_or(gs[2], w_hh, c0.shape)
+    made = native.recurrent_backward(kind, steps.offsets, w_hh, hs, cs, acts, dout, dh, dc)
+    if made is None:
+        return None
+    d, db = made
+    dgi = dgh = d
+    db_ih = db_hh = db.reshape(-1)
+    if kind == "GRU":  # d has the gates m, r, z, and m's part of the old state
+        dgi, dgh, w_ih = d[:, : 3 * n], d[:, n:], np.roll(w_ih, n, 0)
+        db_ih, db_hh = np.concatenate([db_hh[n : 3 * n], db_hh[:n]]), db_hh[n:]
+    dx, dw_ih, dw_hh, *_ = _parameters((*needs[:5], False, False), steps, dgi, dgh, x, hs, w_ih)
+    if kind == "GRU" and dw_ih is not None:
+        dw_ih = np.roll(dw_ih, -n, 0)
+    if needs[5] and needs[6] and db_ih is db_hh:
+        db_hh = db_hh.copy()
+    found = (dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh)
+    return *(None if g is None else g.astype(dtype, copy=False) for g in found), None
+
+
+
 # --- composed -----------------------------------------------------------------------------
 
 
@@ -210,6 +283,11 @@ def _lstm_vjp(
     gs: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
     steps: Steps, hs: Any, cs: Any, acts: Any, tall: Any, needs: Any = (True,) * 8,
 ) -> Any:  # fmt: skip
+    made = _compiled_gradient(
+        "LSTM", gs, x, h0, c0, w_ih, w_hh, w_hr, steps, hs, cs, acts, needs
+    )
+    if made is not None:
+        return made
     xp, size = ns(x), len(h0)
     dh, dc = _zeros_or(gs[1], x, h0.shape), _zeros_or(gs[2], x, c0.shape)
     dout = None if gs[0] is None else steps.turn(gs[0])
@@ -265,6 +343,11 @@ def _gru_vjp(
     gs: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
     steps: Steps, hs: Any, cs: Any, acts: Any, needs: Any = (True,) * 8,
 ) -> Any:  # fmt: skip
+    made = _compiled_gradient(
+        "GRU", gs, x, h0, c0, w_ih, w_hh, w_hr, steps, hs, cs, acts, needs
+    )
+    if made is not None:
+        return made
     xp = ns(x)
     dh = _zeros_or(gs[1], x, h0.shape)
     dout = None if gs[0] is None else steps.turn(gs[0])
@@ -313,9 +396,15 @@ def _plain_arrays(activate: Any) -> Any:
 
 
 def _plain_gradient(
-    slope: Any, gs: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, steps: Steps, hs: Any, needs: Any
-) -> Any:
+    kind: str, slope: Any, gs: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, steps: Steps, hs: Any,
+    needs: Any,
+) -> Any:  # fmt: skip
     """The gradients of a plain layer; slope(h) is its activation's, from its result."""
+    made = _compiled_gradient(
+        kind, gs, x, h0, None, w_ih, w_hh, None, steps, hs, None, None, needs
+    )
+    if made is not None:
+        return made
     dh = _zeros_or(gs[1], x, h0.shape)
     dout = None if gs[0] is None else steps.turn(gs[0])
     dgates, times = slope(hs[len(h0) :]).astype(x.dtype, copy=False), _times(w_hh)
@@ -338,7 +427,9 @@ def _tanh_vjp(
     gs: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
     steps: Steps, hs: Any, cs: Any, needs: Any = (True,) * 8,
 ) -> Any:  # fmt: skip
-    return _plain_gradient(lambda h: 1 - h * h, gs, x, h0, w_ih, w_hh, steps, hs, needs)
+    return _plain_gradient(
+        "RNN_TANH", lambda h: 1 - h * h, gs, x, h0, w_ih, w_hh, steps, hs, needs
+    )
 
 
 @vjp((*PARENTS, *[None] * 3), composed=_RELU_STEP, masked=True, name="RnnReluLayerBackward0")
@@ -346,7 +437,9 @@ def _relu_vjp(
     gs: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, w_hr: Any,
     steps: Steps, hs: Any, cs: Any, needs: Any = (True,) * 8,
 ) -> Any:  # fmt: skip
-    return _plain_gradient(lambda h: h > 0, gs, x, h0, w_ih, w_hh, steps, hs, needs)
+    return _plain_gradient(
+        "RNN_RELU", lambda h: h > 0, gs, x, h0, w_ih, w_hh, steps, hs, needs
+    )
 
 
 # --- one layer ----------------------------------------------------------------------------
@@ -372,10 +465,13 @@ def layer(
     parents = (x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)
     keep = mode.grad and any(p is not None and p._requires_grad for p in parents)
     arrays: list[Any] = [None if p is None else p.array for p in parents]
-    hs, cs, *kept = compute(steps, steps.turn(arrays[0]), *arrays[1:], keep)
-    size = len(arrays[1])
+    given = (steps, steps.turn(arrays[0]), *arrays[1:], keep)
+    found = _compiled_arrays(kind, *given)
+    hs, cs, *kept = compute(*given) if found is None else found
+    size, dtype = len(arrays[1]), arrays[0].dtype
     # Copies, so that a change of an output in place leaves what the gradient reads.
     out = steps.turn(hs[size:]) if steps.reverse or not keep else hs[size:].copy()
     made = [out, *(take(s[size:], steps.last) for s in (hs, cs) if s is not None)]
+    made = [s.astype(dtype, copy=False) for s in made]
     saved = (*arrays, steps, hs, cs, *kept) if keep else ()
     return results(made, x, gradient, parents, saved)

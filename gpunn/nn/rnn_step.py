@@ -16,6 +16,7 @@ from gpunn.autograd.graph import mode, results, vjp
 from gpunn.autograd.graph import namespace as ns
 from gpunn.cuda.kernels import rnn as kernels
 from gpunn.dtypes import F32
+from gpunn.native import rnn as native
 from gpunn.ops._rows import half
 from gpunn.ops.join import cat
 from gpunn.tensor import Tensor
@@ -37,8 +38,8 @@ def _parts(x: Any, count: int) -> list[Any]:
     return [x[..., k * n : (k + 1) * n] for k in range(count)]
 
 
-def _wide(*arrays: Any) -> list[Any]:
-    """16-bit arrays as float32."""
+def wide(*arrays: Any) -> list[Any]:
+    """16-bit arrays as float32; None stays."""
     return [a if a is None or not half(a.dtype) else a.astype(F32) for a in arrays]
 
 
@@ -52,10 +53,24 @@ def lstm_forward(gi: Any, gh: Any, c: Any, keep: bool = True, into: Any = None) 
         found = kernels.lstm_forward(gi, gh, c, keep, into)
         if found is not None:
             return found
-    xp, dtype = ns(gi), c.dtype
-    gi, gh, c = _wide(gi, gh, c)
-    acts = xp.add(gi, gh, out=into if into is not None and into.dtype == gi.dtype else None)
-    n = c.shape[-1]
+    dtype = c.dtype
+    gi, gh, c = wide(gi, gh, c)
+    acts = into if into is not None and into.dtype == gi.dtype else ns(gi).empty_like(gi)
+    made = None
+    if type(gi) is np.ndarray:
+        made = native.lstm_step_forward(gi, gh, c, acts if keep else None)
+    h, c_new = _lstm_arrays(gi, gh, c, acts) if made is None else made
+    h, c_new, acts = (a.astype(dtype, copy=False) for a in (h, c_new, acts))
+    if keep and into is not None and acts is not into:
+        into[...] = acts
+        acts = into
+    return h, c_new, acts if keep else None
+
+
+def _lstm_arrays(gi: Any, gh: Any, c: Any, acts: Any) -> tuple[Any, Any]:
+    """(h, c_new) in NumPy's or CuPy's steps; the gates go to acts, which may be gi."""
+    xp, n = ns(gi), c.shape[-1]
+    xp.add(gi, gh, out=acts)
     i, f, g, o = _parts(acts, 4)
     _sigmoid_(acts[:, : 2 * n], xp)
     xp.tanh(g, out=g)
@@ -64,11 +79,7 @@ def lstm_forward(gi: Any, gh: Any, c: Any, keep: bool = True, into: Any = None) 
     c_new += i * g
     h = xp.tanh(c_new)
     h *= o
-    h, c_new, acts = (a.astype(dtype, copy=False) for a in (h, c_new, acts))
-    if keep and into is not None and acts is not into:
-        into[...] = acts
-        acts = into
-    return h, c_new, acts if keep else None
+    return h, c_new
 
 
 def lstm_backward(dh: Any, dc: Any, acts: Any, c: Any, c_new: Any) -> tuple[Any, Any]:
@@ -78,7 +89,11 @@ def lstm_backward(dh: Any, dc: Any, acts: Any, c: Any, c_new: Any) -> tuple[Any,
         if found is not None:
             return found
     xp, dtype = ns(acts), acts.dtype
-    dh, dc, acts, c, c_new = _wide(dh, dc, acts, c, c_new)
+    dh, dc, acts, c, c_new = wide(dh, dc, acts, c, c_new)
+    if type(acts) is np.ndarray:
+        made = native.lstm_step_backward(dh, dc, acts, c, c_new)
+        if made is not None:
+            return made[0].astype(dtype, copy=False), made[1].astype(dtype, copy=False)
     i, f, g, o = _parts(acts, 4)
     dgates = 1 - acts  # from here on: the slopes of the activations, then times what reaches them
     dgates *= acts
@@ -111,7 +126,10 @@ def gru_forward(gi: Any, gh: Any, h: Any, keep: bool = True) -> Any:
         if found is not None:
             return found
     xp, dtype = ns(gi), h.dtype
-    gi, gh, h = _wide(gi, gh, h)
+    gi, gh, h = wide(gi, gh, h)
+    made = native.gru_step_forward(gi, gh, h, keep) if type(gi) is np.ndarray else None
+    if made is not None:
+        return tuple(a if a is None else a.astype(dtype, copy=False) for a in made)
     rows, n = h.shape
     acts = xp.empty((rows, 4 * n), gi.dtype)
     r, z, m, part = _parts(acts, 4)
@@ -134,7 +152,10 @@ def gru_backward(dh: Any, acts: Any, h: Any) -> tuple[Any, Any, Any]:
         if found is not None:
             return found
     xp, dtype = ns(acts), acts.dtype
-    dh, acts, h = _wide(dh, acts, h)
+    dh, acts, h = wide(dh, acts, h)
+    made = native.gru_step_backward(dh, acts, h) if type(acts) is np.ndarray else None
+    if made is not None:
+        return tuple(a.astype(dtype, copy=False) for a in made)  # type: ignore[return-value]
     r, z, m, part = _parts(acts, 4)
     rows, n = h.shape
     dgi = xp.empty((rows, 3 * n), acts.dtype)

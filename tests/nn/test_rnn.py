@@ -163,8 +163,8 @@ def test_an_output_may_be_changed_in_place():
 
         def program(T, kind=kind):
             T.manual_seed(0)
-            layer = getattr(T.nn, kind)(3, 6)
-            out, h = layer(T.from_numpy(X.astype(np.float32)))
+            layer = getattr(T.nn, kind)(3, 6, dtype=T.float64)
+            out, h = layer(T.from_numpy(X.copy()))
             out.mul_(2)
             return list(T.autograd.grad(out.sum() + h.sum(), list(layer.parameters())))
 
