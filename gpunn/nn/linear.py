@@ -52,7 +52,7 @@ def linear(
         made = made if bias is None else made + bias
         return made if out is None else write_out(out, made, "linear")
     try:
-        y = x @ w.T if d is F32 or d is F64 else matmul_array(x, w.T)
+        y = x @ w.T if x.ndim < 3 and (d is F32 or d is F64) else matmul_array(x, w.T)
         if b is not None:
             y += b
     except ValueError:

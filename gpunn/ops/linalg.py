@@ -30,7 +30,9 @@ def matmul_array(a: Any, b: Any) -> Any:
         return matmul_array(a.astype(F32), b.astype(F32)).astype(d)
     if d.kind == "b":
         raise NotImplementedError("\"addmm_impl_cpu_\" not implemented for 'Bool'")
-    if b.ndim == 2 and a.ndim > 2 and a.size > 4096 and a.flags.c_contiguous:  # one for a batch
+    if b.ndim == 2 and a.ndim > 2 and a.size > 4096 and (  # one for a batch
+        b.shape[1] > 8 or a.flags.c_contiguous
+    ):
         rows = math.prod(a.shape[:-1])
         return (a.reshape(rows, a.shape[-1]) @ b).reshape((*a.shape[:-1], b.shape[-1]))
     return a @ b

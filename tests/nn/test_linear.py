@@ -61,3 +61,17 @@ def test_the_gradient_of_a_bias_in_half_precision_is_rounded_once():
     b = gpunn.zeros(2, dtype=gpunn.bfloat16, requires_grad=True)
     F.linear(gpunn.ones(1000, 4).bfloat16(), gpunn.ones(2, 4).bfloat16(), b).sum().backward()
     assert b.grad.tolist() == [1000, 1000]  # one by one, the sum would stop at 256
+
+
+@pytest.mark.parametrize("out", [1, 9, 64])
+@pytest.mark.parametrize("lead", [(64, 2), (2, 3, 16)])
+def test_a_batch_of_matrices_is_one_product(lead, out):
+    """Contiguous or transposed, above the size where it is done so."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(*lead, 64)), rng.normal(size=(out, 64))
+    for made in (x, np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1)):
+        leaf = gpunn.from_numpy(made).requires_grad_()
+        y = F.linear(leaf, gpunn.from_numpy(w))
+        np.testing.assert_allclose(y.detach().numpy(), x @ w.T, atol=1e-12)
+        y.backward(gpunn.from_numpy(np.ones(y.shape)))
+        np.testing.assert_allclose(leaf.grad.numpy(), np.broadcast_to(w.sum(0), x.shape))
