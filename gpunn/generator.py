@@ -67,6 +67,20 @@ class _Mersenne:
             return bits.random_raw(n).astype(np.uint32)
         return state.randint(0, 1 << 32, n, np.uint32)
 
+    def skip(self, n: int) -> None:
+        self._twister[0].random_raw(n, output=False)
+
+    def state(self) -> np.ndarray:
+        """625 uint32: the words and the position in them, as kernels/mersenne.h reads them."""
+        twister = self._twister[0].state["state"]
+        return np.append(twister["key"], np.uint32(twister["pos"]))
+
+    def resume(self, state: np.ndarray) -> None:
+        self._twister[0].state = {
+            "bit_generator": "MT19937",
+            "state": {"key": state[:_WORDS], "pos": int(state[_WORDS])},
+        }
+
     def dump(self) -> np.ndarray:
         state, twister = np.zeros((), _STATE), self._twister[0].state["state"]
         position, words = twister["pos"], twister["key"]
@@ -88,11 +102,7 @@ class _Mersenne:
         if state["seeded"] != 1 or not 0 < state["left"] <= _WORDS or state["next"] > _WORDS:
             raise RuntimeError("Invalid mt19937 state")
         position = _WORDS if state["left"] == 1 else int(state["next"])
-        words = state["words"].astype(np.uint32)
-        self._twister[0].state = {
-            "bit_generator": "MT19937",
-            "state": {"key": words, "pos": position},
-        }
+        self.resume(np.append(state["words"], position).astype(np.uint32))
         self.seed = int(state["seed"])
         self.spare = float(state["spare"]) if state["has_spare"] else None
         self.float_spare = state["float_spare"].copy()

@@ -150,28 +150,42 @@ class Scratch {
     struct Kept {
         void *p = nullptr;
         size_t bytes = 0;
-        ~Kept() { free(p); }
+        ~Kept() { drop(p, bytes); }
     };
     static constexpr size_t KEEP = size_t(16) << 20;
     void *p = nullptr;
-    bool own = false;
+    size_t own = 0;
 
     static void *fresh(size_t bytes) {
         void *block = aligned_alloc(4096, bytes);
         if (!block) throw std::bad_alloc();
+        size_t now = count().now += bytes, most = count().most;
+        while (now > most && !count().most.compare_exchange_weak(most, now)) {}
         return block;
+    }
+    static void drop(void *block, size_t bytes) {
+        free(block);
+        count().now -= bytes;
     }
 
   public:
+    // Bytes of all threads: held now, and at most so far.
+    struct Count {
+        std::atomic<size_t> now{0}, most{0};
+    };
+    static Count &count() {
+        static Count all;
+        return all;
+    }
     Scratch(int slot, size_t bytes) {
         bytes = (bytes + 4095) / 4096 * 4096;
-        if ((own = bytes > KEEP)) {
-            p = fresh(bytes);
+        if (bytes > KEEP) {
+            p = fresh(own = bytes);
             return;
         }
         static thread_local Kept kept[4];
         if (kept[slot].bytes < bytes) {
-            free(kept[slot].p);
+            drop(kept[slot].p, kept[slot].bytes);
             kept[slot].bytes = 0;
             kept[slot].p = nullptr;
             kept[slot].p = memset(fresh(bytes), 0, bytes);
@@ -180,7 +194,7 @@ class Scratch {
         p = kept[slot].p;
     }
     ~Scratch() {
-        if (own) free(p);
+        if (own) drop(p, own);
     }
     Scratch(const Scratch &) = delete;
     template <class T> T *as() const { return static_cast<T *>(p); }

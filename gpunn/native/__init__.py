@@ -4,6 +4,12 @@ The functions take and return NumPy arrays, and return None where there is no li
 not serve the dtype: the caller then lets NumPy do the work.
 """
 
+from gpunn.native.attention import (
+    attention_backward,
+    attention_forward,
+    attention_keep,
+    attention_marks,
+)
 from gpunn.native.conv import conv_forward, conv_input_grad, conv_size, conv_weight_grad
 from gpunn.native.elementwise import unary, unary_grad
 from gpunn.native.embedding import embedding_backward, embedding_forward
@@ -42,6 +48,10 @@ from gpunn.native.softmax import (
 
 __all__ = [
     "adam_step",
+    "attention_backward",
+    "attention_forward",
+    "attention_keep",
+    "attention_marks",
     "avg_pool_backward",
     "avg_pool_forward",
     "batch_norm_apply",

@@ -1,8 +1,8 @@
 """Scaled dot-product attention: softmax(query keyᵀ scale + mask) value.
 
-On the CPU a block of query rows at a time, small enough for the cache, so that no matrix of all
-scores has to fit in memory. On a GPU the kernels of kernels/attention.cu make one pass over the
-keys. Rows that may attend to nothing give zeros, and zero gradient.
+A block of the scores at a time, on the CPU (kernels/attention.cpp, or attention_numpy.py) as on a
+GPU (kernels/attention.cu): no matrix of all scores exists, and memory is linear in the lengths.
+Rows that may attend to nothing give zeros, and zero gradient.
 Sources: Vaswani et al., "Attention Is All You Need" (2017); Dao, "FlashAttention-2" (2023).
 """
 
@@ -16,18 +16,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpunn import draw_integers
+from gpunn import native
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import needs as is_recorded
-from gpunn.autograd.graph import result, unbroadcast, vjp
+from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import attention as kernels
 from gpunn.dtypes import F32
-from gpunn.generator import default_for, philox4x32
-from gpunn.nn.softmax import softmax, softmax_array
+from gpunn.nn import attention_numpy
+from gpunn.nn.attention_dropout import Redrawn, draw_kept, philox_keep
+from gpunn.nn.softmax import softmax
 from gpunn.ops._rows import cast, half, not_a_tensor, proper, size_error
 from gpunn.tensor import Tensor, wrap
-
-_BLOCK = 1 << 18  # scores computed at a time: they stay in the cache
-_KEPT = 1 << 24  # up to so many weights are kept for the backward pass, else computed again
 
 
 class Call(NamedTuple):
@@ -42,173 +41,6 @@ class Call(NamedTuple):
     scale: float
     causal: bool
     keep: float
-
-
-# --- dropout ------------------------------------------------------------------------------
-
-
-def _draw(shape: tuple[int, ...], keep: float, device: Any) -> Any:
-    """Which weights stay: on the CPU a bool array, on a GPU the (seed, counter) they come from."""
-    if keep == 1:
-        return None
-    if not device.uses_kernels:
-        return draw_integers.bernoulli(shape, np.dtype(np.bool_), None, keep, device=device)
-    *batch, rows, columns = shape
-    tiles = math.prod(batch) * -(-rows // 16) * -(-columns // 16)
-    seed, offset = default_for(device).reserve(256 * tiles)
-    return seed, offset // 4
-
-
-def philox_keep(
-    seed: int, counter: int, shape: tuple[int, ...], keep: float, xp: Any = np
-) -> Any:
-    """Which weights the GPU keeps: a bool array of `shape` (..., rows, columns).
-
-    Every 16 x 16 tile of a matrix takes 64 counters of the Philox stream, tiles in order. Counter
-    8 i + j gives the words of elements (i, j), (i, j + 8), (i + 8, j), (i + 8, j + 8): the four
-    that one thread of a tensor-core product holds, of the matrix as of its transpose. A weight
-    stays where its word is below keep * 2**32.
-
-    >>> int(gpunn.nn.attention.philox_keep(0, 0, (100, 100), 0.5).sum())
-    4998
-    """
-    *batch, rows, columns = shape
-    high, wide, many = -(-rows // 16), -(-columns // 16), math.prod(batch)
-    counters = xp.zeros((many * high * wide * 64, 2), np.uint64)
-    counters[:, 0] = xp.arange(counter, counter + len(counters), dtype=np.uint64)
-    words = philox4x32(counters, seed, xp).reshape(many, high, wide, 8, 8, 2, 2)
-    words = words.transpose(0, 1, 5, 3, 2, 6, 4).reshape(many, 16 * high, 16 * wide)
-    kept = words[:, :rows, :columns] < np.uint64(kernels.threshold(keep))
-    return kept.reshape(shape)
-
-
-# --- NumPy --------------------------------------------------------------------------------
-
-
-def _flat(x: Any, call: Call, grouped: bool) -> Any:
-    """(heads, rows, width) of an array in which dimensions may be missing, and heads shared."""
-    tail = x.shape[-2:]
-    if grouped and call.group > 1:
-        lead = (*call.batch[:-1], call.batch[-1] // call.group)
-        x = np.broadcast_to(np.broadcast_to(x, lead + tail)[..., None, :, :],
-                            (*lead, call.group, *tail))  # fmt: skip
-    else:
-        x = np.broadcast_to(x, call.batch + tail)
-    return x.reshape(-1, *tail).astype(F32 if half(x.dtype) else x.dtype, copy=False)
-
-
-def _unflat(g: Any, like: Any, call: Call, grouped: bool) -> Any:
-    """The gradient of an array from that of its `_flat` form."""
-    tail = like.shape[-2:]
-    if grouped and call.group > 1:
-        g = g.reshape(*call.batch[:-1], -1, call.group, *tail).sum(axis=-3)
-    else:
-        g = g.reshape(call.batch + tail)
-    return unbroadcast(g, like.shape).astype(like.dtype, copy=False)
-
-
-class _Mask:
-    """A mask that is read a block at a time, and never repeated over its missing dimensions."""
-
-    def __init__(self, mask: np.ndarray, batch: tuple[int, ...]):
-        mask = mask.reshape((1,) * (len(batch) + 2 - mask.ndim) + mask.shape)
-        lead = mask.shape[:-2]
-        self.parts = mask.reshape(-1, *mask.shape[-2:])
-        index = np.arange(len(self.parts)).reshape(lead)
-        self.index = np.broadcast_to(index, batch).reshape(-1)
-
-    def put_on(self, scores: np.ndarray, heads: slice, rows: slice) -> Any:
-        """Masks the scores; returns which rows (heads, rows, 1) may attend to nothing."""
-        parts = self.parts if len(self.parts) == 1 else self.parts[self.index[heads]]
-        if parts.shape[1] > 1:
-            parts = parts[:, rows]
-        if parts.dtype == np.bool_:
-            np.copyto(scores, -np.inf, where=~parts)
-        else:
-            scores += parts
-            parts = parts != -np.inf
-        return ~parts.any(axis=-1, keepdims=True)
-
-
-def _blocks(heads: int, rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of heads, or of the rows of one head, with about _BLOCK scores each."""
-    together = max(1, _BLOCK // max(rows * columns, 1))
-    height = rows if together > 1 else max(16, _BLOCK // max(columns, 1))
-    for i in range(0, heads, together):
-        for r in range(0, rows, height):
-            yield slice(i, min(i + together, heads)), slice(r, min(r + height, rows))
-
-
-def _weights(q: Any, k: Any, mask: _Mask | None, heads: slice, rows: slice, causal: bool) -> Any:
-    """The softmax of a block of scores; when causal only the columns that a row can see."""
-    if causal:
-        k = k[:, : rows.stop]
-    scores = np.matmul(q[heads, rows], k[heads].swapaxes(1, 2))
-    if causal:  # row by row: quicker than a masked write
-        for i in range(min(scores.shape[1], scores.shape[2] - rows.start - 1)):
-            scores[:, i, rows.start + i + 1 :] = -np.inf
-    dead = None if mask is None else mask.put_on(scores, heads, rows)
-    weights = softmax_array(scores, 2)
-    if dead is not None and dead.any():
-        np.copyto(weights, 0, where=dead)
-    return weights
-
-
-def _forward(
-    q: Any, k: Any, v: Any, mask: Any, drop: Any, call: Call, keep_weights: bool
-) -> tuple[Any, list[Any] | None]:
-    """The output and, where they are few and wanted, the weights of each block."""
-    dtype, shape = q.dtype, (*call.batch, q.shape[-2], v.shape[-1])
-    q, k, v = _flat(q, call, False) * call.scale, _flat(k, call, True), _flat(v, call, True)
-    masked = None if mask is None else _Mask(mask, call.batch)
-    drop = None if drop is None else drop.reshape(len(q), q.shape[1], -1)
-    out = np.empty((len(q), q.shape[1], v.shape[2]), q.dtype)
-    few = keep_weights and len(q) * q.shape[1] * k.shape[1] <= _KEPT
-    kept: list[Any] | None = [] if few else None
-    for heads, rows in _blocks(len(q), q.shape[1], k.shape[1]):
-        weights = _weights(q, k, masked, heads, rows, call.causal)
-        if kept is not None:
-            kept.append(weights)
-        if drop is not None:
-            weights = weights * drop[heads, rows, : weights.shape[2]]
-        np.matmul(weights, v[heads, : weights.shape[2]], out=out[heads, rows])
-    if drop is not None and call.keep:
-        out /= out.dtype.type(call.keep)
-    return out.reshape(shape).astype(dtype, copy=False), kept
-
-
-def _backward(
-    g: Any, q: Any, k: Any, v: Any, out: Any, mask: Any, drop: Any, call: Call, kept: Any
-) -> tuple[Any, Any, Any]:
-    """The gradients of query, key and value, block by block as in `_forward`."""
-    like = q, k, v
-    q, k, v = _flat(q, call, False) * call.scale, _flat(k, call, True), _flat(v, call, True)
-    g, out = _flat(g, call, False), _flat(out, call, False)
-    masked = None if mask is None else _Mask(mask, call.batch)
-    drop = None if drop is None else drop.reshape(len(q), q.shape[1], -1)
-    dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
-    scale = q.dtype.type(1 / call.keep if drop is not None and call.keep else 1)
-    for i, (heads, rows) in enumerate(_blocks(len(q), q.shape[1], k.shape[1])):
-        p = kept[i] if kept else _weights(q, k, masked, heads, rows, call.causal)
-        seen = slice(0, p.shape[2])
-        gb = g[heads, rows]
-        ds = np.matmul(gb, v[heads, seen].swapaxes(1, 2))
-        used = p
-        if drop is not None:
-            used = p * drop[heads, rows, seen]
-            used *= scale
-            ds *= drop[heads, rows, seen]
-            ds *= scale
-        dv[heads, seen] += np.matmul(used.swapaxes(1, 2), gb)
-        ds -= (gb * out[heads, rows]).sum(axis=2, keepdims=True)
-        ds *= p
-        np.matmul(ds, k[heads, seen], out=dq[heads, rows])
-        dk[heads, seen] += np.matmul(ds.swapaxes(1, 2), q[heads, rows])
-    dq *= q.dtype.type(call.scale)
-    return (
-        _unflat(dq, like[0], call, False), _unflat(dk, like[1], call, True),
-        _unflat(dv, like[2], call, True),
-    )  # fmt: skip
 
 
 # --- the operation ------------------------------------------------------------------------
@@ -230,6 +62,8 @@ def _composed(
         weights = weights.masked_fill(dead, 0.0)
     if isinstance(drop, tuple):
         drop = philox_keep(drop[0], drop[1], tuple(scores.shape), call.keep, xp=q.device.xp)
+    elif isinstance(drop, Redrawn):
+        drop = drop.whole()
     if drop is not None:
         weights = weights * wrap(drop / q.array.dtype.type(call.keep or 1), q.device)  # type: ignore[operator]
     return cast(weights @ v, dtype)  # type: ignore[operator]
@@ -261,10 +95,13 @@ def _attention_vjp(
     needs: tuple[bool, ...],
 ) -> Any:  # fmt: skip
     if type(g) is np.ndarray:
-        return _backward(g, q, k, v, out, mask, drop, call, kept)
+        known = g, q, k, v, out, kept, mask
+        found = native.attention_backward(*known, getattr(drop, "marks", drop), call, needs)
+        return found or attention_numpy.attention_backward(*known, drop, call)
     return kernels.attention_backward(g, q, k, v, out, kept, mask, drop, call, needs)
 
 
+@autocasts("scaled_dot_product_attention")
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None,
@@ -295,14 +132,16 @@ def scaled_dot_product_attention(
     width = query.array.shape[-1]
     factor = 1 / math.sqrt(width or 1) if scale is None else float(scale)
     call = Call(batch, group, factor, bool(is_causal), 1 - max(dropout_p, 0.0))
-    drop = _draw((*batch, rows, columns), call.keep, query.device)
+    drop = draw_kept((*batch, rows, columns), call.keep, query.device)
     arrays = query.array, key.array, value.array
     shared = _broadcast(batch, value.array.shape[:-2], group) == batch  # else value has more
     if not is_recorded(attn_mask) and shared and columns and query.array.dtype.kind in "fV":
         mask = None if attn_mask is None else attn_mask.array
-        recorded = any(is_recorded(x) for x in (query, key, value))
+        found: Any
         if type(query.array) is np.ndarray:
-            found: Any = _forward(*arrays, mask, drop, call, recorded)
+            marks = getattr(drop, "marks", drop)
+            found = native.attention_forward(*arrays, mask, marks, call)
+            found = found or attention_numpy.attention_forward(*arrays, mask, drop, call)
         else:
             found = kernels.attention_forward(*arrays, mask, drop, call)
         if found is not None:
