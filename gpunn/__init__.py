@@ -178,6 +178,7 @@ from gpunn.tensor import Size, Tensor  # noqa: E402
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
+    "cpu": "gpunn.cpu",
     "distributed": "gpunn.distributed",
     "func": "gpunn.func",
     "futures": "gpunn.futures",

@@ -8,13 +8,14 @@ that autocast costs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from gpunn import dtypes
-from gpunn.amp.lists import AS_IS, BANNED, FLOAT, FLOAT_SUM, LOW, NAMES, POLICIES
+from gpunn.amp.lists import AS_IS, BANNED, FIRST, FLOAT, FLOAT_SUM, LOW, NAMES, POLICIES
 from gpunn.autograd.graph import mode, version
 from gpunn.ops._operands import cast
 from gpunn.tensor import Tensor
@@ -43,6 +44,30 @@ class _State(threading.local):
 
 
 state = _State()
+
+
+def autocast_is_on() -> bool:
+    """Whether this thread is inside of an autocast context for any type of device."""
+    return bool(AUTOCAST) and bool(state.on)
+
+
+def settings() -> tuple[frozenset[str], dict[str, dtypes.dtype]]:
+    """What this thread casts, for `as_set`."""
+    return state.on, dict(state.dtype)
+
+
+@contextlib.contextmanager
+def as_set(kept: tuple[frozenset[str], dict[str, dtypes.dtype]]) -> Iterator[None]:
+    """A block with autocast as `settings` found it, that neither takes casts from the cache nor
+    leaves any there: run again, it records the same operations."""
+    on, dtype, cached = state.on, state.dtype, state.cache_enabled
+    state.switch(kept[0])
+    state.dtype, state.cache_enabled = dict(kept[1]), False
+    try:
+        yield
+    finally:
+        state.switch(on)
+        state.dtype, state.cache_enabled = dtype, cached
 
 
 def casts(name: str, *values: Any) -> Any:
@@ -121,6 +146,8 @@ def _target(policy: str, kind: str, values: Any) -> dtypes.dtype:
         return state.dtype[kind]
     if policy in (FLOAT, FLOAT_SUM):
         return dtypes.float32
+    if policy == FIRST:
+        return next((v.dtype for v in values if _eligible(v, kind)), dtypes.float32)
     if policy == BANNED:
         raise RuntimeError(_BANNED)
     return _widest(state.dtype[kind], kind, values)

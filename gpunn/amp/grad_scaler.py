@@ -216,6 +216,7 @@ class GradScaler:
             return grad
         if half:  # sums of rows may overflow: they are to be seen
             p.grad = grad = grad.coalesce()
+        grad._entries = grad._entries.copy()  # they may be one value, repeated without memory
         return grad._values()
 
     # --- stepping ---------------------------------------------------------------------------

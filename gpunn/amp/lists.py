@@ -11,6 +11,7 @@ from __future__ import annotations
 LOW = "low"  # float operands are cast to the context's 16-bit dtype
 FLOAT = "float"  # float operands are cast to float32
 FLOAT_SUM = "float sum"  # as FLOAT, unless the call says dtype=
+FIRST = "first"  # float operands are cast to the first one's dtype
 WIDEST = "widest"  # float operands are cast to float32 where one of them is, else left in 16 bits
 AS_IS = "as is"  # float operands are left alone; gpunn makes it of operations that are listed
 BANNED = "banned"  # an error: in 16 bits the operation cannot be relied on
@@ -21,54 +22,54 @@ _PRODUCTS = """
 """
 _LOSSES = """
     binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy hinge_embedding_loss
-    huber_loss kl_div l1_loss margin_ranking_loss mse_loss
-    multi_margin_loss multilabel_margin_loss nll_loss poisson_nll_loss smooth_l1_loss
-    soft_margin_loss triplet_margin_loss
+    huber_loss kl_div l1_loss margin_ranking_loss mse_loss multi_margin_loss
+    multilabel_margin_loss nll_loss poisson_nll_loss smooth_l1_loss soft_margin_loss
+    triplet_margin_loss
 """
 
 
-def _policies(
-    low: str, floats: str, widest: str, sums: str = "", as_is: str = "", banned: str = ""
-) -> dict[str, str]:
-    texts = {
-        LOW: low, FLOAT: floats, FLOAT_SUM: sums, WIDEST: widest, AS_IS: as_is, BANNED: banned,
-    }  # fmt: skip
-    return {name: policy for policy, text in texts.items() for name in text.split()}
+def _policies(names: dict[str, str]) -> dict[str, str]:
+    """The policy of each name, of the names that each policy has."""
+    return {name: policy for policy, text in names.items() for name in text.split()}
 
 
-CUDA = _policies(
-    low=_PRODUCTS + """
+CUDA = _policies({
+    LOW: _PRODUCTS + """
         addmv addr chain_matmul convolution einsum gru gru_cell linalg_multi_dot lstm lstm_cell mv
         rnn rnn_cell
     """,
-    floats=_LOSSES + """
+    FLOAT: _LOSSES + """
         acos asin cdist cosh cosine_similarity dist erfinv exp expm1 group_norm interpolate
-        layer_norm log log10 log1p log2 logsumexp norm nuclear_norm pdist pow reciprocal renorm
-        rms_norm rsqrt sinh softplus tan
+        layer_norm log log10 log1p log2 logsumexp norm pdist pow reciprocal renorm rms_norm rsqrt
+        sinh softplus tan
     """,
-    sums="cumprod cumsum linalg_matrix_norm linalg_vector_norm log_softmax prod softmax sum",
-    widest="""
+    FLOAT_SUM: """
+        cumprod cumsum linalg_matrix_norm linalg_vector_norm log_softmax prod softmax sum
+    """,
+    WIDEST: """
         addcdiv addcmul atan2 bilinear cross dot grid_sampler index_put scatter_add tensordot vdot
     """,
-    banned="binary_cross_entropy",
-)
+    AS_IS: "ldexp linalg_lu_solve nanmean nansum trace",
+    BANNED: "binary_cross_entropy",
+})  # fmt: skip
 
-CPU = _policies(
-    low=_PRODUCTS,
-    floats=_LOSSES + """
+CPU = _policies({
+    LOW: _PRODUCTS + "lstm rnn",
+    FLOAT: _LOSSES + """
         adaptive_avg_pool3d adaptive_max_pool3d avg_pool3d binary_cross_entropy cdist cholesky
         cholesky_inverse cholesky_solve ctc_loss fractional_max_pool2d fractional_max_pool3d geqrf
         grid_sampler linalg_cholesky linalg_cholesky_ex linalg_cond linalg_eig linalg_eigh
         linalg_eigvals linalg_eigvalsh linalg_householder_product linalg_inv linalg_inv_ex
         linalg_lstsq linalg_matrix_rank linalg_qr linalg_solve linalg_svd linalg_svdvals
-        linalg_tensorinv linalg_tensorsolve lu_solve max_pool3d max_unpool2d max_unpool3d
+        linalg_tensorinv linalg_tensorsolve lu lu_solve max_pool3d max_unpool2d max_unpool3d
         nanquantile ormqr pinverse polar prod qr quantile reflection_pad1d reflection_pad2d
         replication_pad1d replication_pad2d replication_pad3d svd trace triangular_solve
         view_as_complex
     """,
-    widest="cat index_copy stack",
-    as_is="addmv addr dot mv vdot",
-)
+    FIRST: "gru",
+    WIDEST: "cat index_copy stack",
+    AS_IS: "addmv addr bilinear dot linalg_lu_solve mv vdot",
+})  # fmt: skip
 
 POLICIES = {"cuda": CUDA, "cpu": CPU}
 NAMES = frozenset(CUDA) | frozenset(CPU)

@@ -252,6 +252,7 @@ def lu(A: Tensor, *, pivot: bool = True, out: Any = None) -> Any:
     return give(_LU(p, *_triangles(factors)), out, "linalg.lu")
 
 
+@autocasts("lu")
 def legacy_lu(A: Tensor, pivot: bool = True, get_infos: bool = False, out: Any = None) -> Any:
     """(LU, pivots), with get_infos also the infos: the older form of `linalg.lu_factor`.
 
@@ -292,6 +293,7 @@ def lu_unpack(
     return give(_Unpacked(p, lower, upper), out, "lu_unpack")
 
 
+@autocasts("linalg_lu_solve")
 def lu_solve(
     LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False,
     out: Tensor | None = None,

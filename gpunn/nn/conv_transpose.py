@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gpunn.amp.casts import autocasts
+from gpunn.amp.casts import AUTOCAST, casts
 from gpunn.nn.columns import Geometry, Ints
 from gpunn.nn.conv import conv, conv_input_grad
 from gpunn.nn.conv_arguments import check_channels, check_dims, check_steps, check_types, spread
@@ -60,6 +60,8 @@ def _transposed(
         )
     if w.array.shape[1] == 0:
         raise RuntimeError(f"non-empty weight tensor expected, but got: {list(w.array.shape)}")
+    if AUTOCAST:
+        x, w, b = casts(name, x, w, b)
     check_types(name, x, w, b)
     if x.array.dtype.kind in "iu" and x.array.dtype.itemsize < 8:
         raise NotImplementedError(f"\"{name}\" not implemented for '{proper(x.dtype)}'")
@@ -69,7 +71,6 @@ def _transposed(
     return conv_input_grad(x, w, geo, b)
 
 
-@autocasts("conv_transpose1d")
 def conv_transpose1d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
@@ -88,7 +89,6 @@ def conv_transpose1d(
                        output_padding, groups, dilation)  # fmt: skip
 
 
-@autocasts("conv_transpose2d")
 def conv_transpose2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
@@ -110,7 +110,6 @@ def conv_transpose2d(
                        output_padding, groups, dilation)  # fmt: skip
 
 
-@autocasts("conv_transpose3d")
 def conv_transpose3d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
@@ -130,7 +129,6 @@ def conv_transpose3d(
                        output_padding, groups, dilation)  # fmt: skip
 
 
-@autocasts("convolution")
 def convolution(
     input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int],
     padding: Sequence[int], dilation: Sequence[int], transposed: bool,

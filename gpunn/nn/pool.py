@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import native
-from gpunn.amp.casts import autocasts
+from gpunn.amp.casts import AUTOCAST, casts_one
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import pool as kernels
@@ -170,11 +170,6 @@ def _describe(function: Any, doc: str, name: str, dims: int) -> Any:
     return function
 
 
-def _listed(pool: Any, name: str, dims: int) -> Any:
-    """The function as autocast wants it: only the 3-d ones are on its lists."""
-    return autocasts(name)(pool) if dims == 3 else pool
-
-
 def _make_max(dims: int) -> Any:
     name = f"max_pool{dims}d"
 
@@ -182,10 +177,12 @@ def _make_max(dims: int) -> Any:
         input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
         ceil_mode: bool = False, return_indices: bool = False,
     ) -> Any:  # fmt: skip
+        if AUTOCAST and not return_indices:
+            input = casts_one(name, input)
         return _max_pool(name, dims, input, kernel_size, stride, padding, dilation, ceil_mode,
                          return_indices)  # fmt: skip
 
-    return _describe(_listed(max_pool, name, dims), _MAX_DOC, name, dims)
+    return _describe(max_pool, _MAX_DOC, name, dims)
 
 
 max_pool1d, max_pool2d, max_pool3d = (_make_max(d) for d in (1, 2, 3))
@@ -285,11 +282,12 @@ def _make_average(dims: int) -> Any:
         ceil_mode: bool = False, count_include_pad: bool = True,
         divisor_override: int | None = None, *, out: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
+        if AUTOCAST and out is None:
+            input = casts_one(name, input)
         return _avg_pool(name, dims, input, kernel_size, stride, padding, ceil_mode,
                          count_include_pad, divisor_override, out)  # fmt: skip
 
-    made = avg_pool1d if dims == 1 else avg_pool
-    return _describe(_listed(made, name, dims), _AVERAGE_DOC, name, dims)
+    return _describe(avg_pool1d if dims == 1 else avg_pool, _AVERAGE_DOC, name, dims)
 
 
 avg_pool1d, avg_pool2d, avg_pool3d = (_make_average(d) for d in (1, 2, 3))

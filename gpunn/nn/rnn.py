@@ -13,7 +13,7 @@ import numbers
 import warnings
 from typing import Any
 
-from gpunn.amp.casts import autocasts
+from gpunn.amp.casts import autocast_is_on, autocasts
 from gpunn.nn import init
 from gpunn.nn.dropout import dropout as drop
 from gpunn.nn.module import Module
@@ -85,6 +85,9 @@ def _layers(
     return x, *(stack(found) for found in last)
 
 
+_LAYERS = {kind: autocasts(kind.partition("_")[0].lower())(_layers) for kind in KINDS}
+
+
 def _padded(
     kind: str, input: Tensor, hx: Any, params: Any, has_biases: bool, num_layers: int,
     dropout: float, train: bool, bidirectional: bool, batch_first: bool,
@@ -96,7 +99,7 @@ def _padded(
             f"Expected sequence length to be larger than 0 in RNN, got input {list(input.shape)}"
         )
     rows = x.reshape(steps * batch, x.shape[2])
-    out, *last = _layers(
+    out, *last = _LAYERS[kind](
         kind, rows, [batch] * steps, hx, params, has_biases, num_layers, dropout, train,
         bidirectional,
     )  # fmt: skip
@@ -113,7 +116,7 @@ def _packed(
         raise RuntimeError(
             f"batch_sizes {sizes} must not rise and must add up to the {len(data)} rows of data"
         )
-    return _layers(
+    return _LAYERS[kind](
         kind, data, sizes, hx, params, has_biases, num_layers, dropout, train, bidirectional
     )
 
@@ -155,7 +158,7 @@ def _public(name: str, kind: str, what: str, module: str) -> Any:
         what=what, name=name, module=module, rows=rows, state="[h, h]" if pair else "h",
         last="h, c" if pair else "h",
     )  # fmt: skip
-    return autocasts(module.lower())(function)
+    return function
 
 
 def _pair(hx: Any) -> Any:
@@ -316,7 +319,7 @@ class RNNBase(Module):
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """ValueError for another dtype than the weights', RuntimeError for other sizes."""
         dtype = self._flat_weights[0].dtype
-        if input.dtype != dtype:
+        if input.dtype != dtype and not autocast_is_on():
             raise ValueError(
                 f"RNN input dtype ({input.dtype}) does not match weight dtype ({dtype}). Convert "
                 f"input: input.to({dtype}), or convert model: model.to({input.dtype})"

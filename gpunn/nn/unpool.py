@@ -177,7 +177,7 @@ def _make(dims: int) -> Any:
     max_unpool.__doc__ = _DOC.format(
         dims=dims, axes=("L", "H, W", "D, H, W")[dims - 1], ones=", ".join("11" + "4" * dims)
     )
-    return max_unpool if dims == 1 else autocasts(f"max_unpool{dims}d")(max_unpool)
+    return autocasts(f"max_unpool{max(dims, 2)}d")(max_unpool)  # PyTorch's 1-d one is its 2-d one
 
 
 max_unpool1d, max_unpool2d, max_unpool3d = (_make(d) for d in (1, 2, 3))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.amp.casts import autocasts
+from gpunn.amp.casts import AUTOCAST, autocasts, casts
 from gpunn.autograd.graph import needs, result, vjp
 from gpunn.ops._rows import cast, write_out
 from gpunn.ops.linalg import _c, _proper, matmul_array
@@ -79,6 +79,8 @@ def _complex(x: Any) -> bool:
 
 
 def _pair(a: Tensor, la: Labels, b: Tensor, lb: Labels, to: Labels) -> Tensor:
+    if AUTOCAST and any(n in lb and n not in to for n in la):
+        a, b = casts("bmm", a, b)
     x, y = a.array, b.array
     if x.dtype != y.dtype:
         raise RuntimeError(f"expected scalar type {_proper(a)} but found {_proper(b)}")
@@ -348,7 +350,9 @@ def tensordot(
             )
         lb[j] = la[i]
     keep = {n for n in (*la, *lb) if (n in la) != (n in lb)}
-    made = cast(_contract(a, tuple(la), b, tuple(lb), keep)[0], a.array.dtype)
+    made = _contract(a, tuple(la), b, tuple(lb), keep)[0]
+    if made.array.dtype.kind in "iu":
+        made = cast(made, a.array.dtype)
     return made if out is None else write_out(out, made, "tensordot")
 
 

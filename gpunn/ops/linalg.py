@@ -319,6 +319,8 @@ def inner(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     a, b = input.array, other.array
     if not a.ndim or not b.ndim:
         return _out(input * other, out, "inner")  # type: ignore[operator]
+    if a.ndim == b.ndim == 1 and a.shape == b.shape and a.dtype == b.dtype:
+        return dot(input, other, out=out)
     if a.shape[-1] != b.shape[-1]:
         raise RuntimeError(
             "inner() the last dimension must match on both input tensors but got shapes "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
+from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import Node, mode, result, vjp
 from gpunn.autograd.graph import namespace as ns
 from gpunn.ops._rows import (
@@ -169,6 +170,7 @@ def _ldexp_array(x: Any, exponent: Any, xp: Any) -> Any:
     return xp.ldexp(wide, exponent).astype(x.dtype)
 
 
+@autocasts("ldexp")
 def ldexp(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """input * 2 ** other, exact for floats and whole exponents.
 

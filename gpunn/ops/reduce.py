@@ -197,6 +197,7 @@ def _numpy_names(dim: Any, keepdim: bool, axis: Any, keepdims: Any) -> tuple[Any
     return axis if dim is None else dim, bool(keepdim or keepdims)
 
 
+@autocasts("nansum")
 def nansum(
     input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
     out: Tensor | None = None,
@@ -212,6 +213,7 @@ def nansum(
     return sum(clean, dim, keepdim, dtype=dtype, out=out)
 
 
+@autocasts("nanmean")
 def nanmean(
     input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
     out: Tensor | None = None,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpunn import autograd
+from gpunn.amp.casts import as_set, settings
 from gpunn.autograd.graph import Node, Output, mode
 from gpunn.autograd.graph import _clock as clock
 from gpunn.generator import default_for, defaults
@@ -150,7 +151,7 @@ def _recorded(
     first, second = context_fn()
     states = _generator_states(preserve)
     start = clock()
-    with first:
+    with first, as_set(settings()):
         made = function(*args, **kwargs)
     if mode.grad:
         nodes = _nodes_since(made, start)
@@ -195,6 +196,7 @@ class _Frame:
     ):
         self.call = function, args, kwargs
         self.states, self.context, self.check = states, context, check
+        self.autocast = settings()
         self.waiting: list[weakref.ref[_Forgotten]] = []
         self.kinds: list[Any] = []
 
@@ -208,7 +210,8 @@ class _Frame:
         """Fills what every waiting node had saved."""
         function, args, kwargs = self.call
         start = clock()
-        with autograd.enable_grad(), _same_random_numbers(self.states), self.context:
+        same = _same_random_numbers(self.states), as_set(self.autocast)
+        with autograd.enable_grad(), same[0], same[1], self.context:
             made = function(*args, **kwargs)
         nodes = _nodes_since(made, start)
         if len(nodes) != len(self.waiting):
@@ -260,6 +263,7 @@ class CheckpointFunction(autograd.Function):
                 "None of the inputs have requires_grad=True. Gradients will be None", stacklevel=4
             )
         ctx.function, ctx.states = function, _generator_states(preserve)
+        ctx.autocast = settings()
         ctx.places = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
         ctx.args = [None if isinstance(a, Tensor) else a for a in args]
         ctx.save_for_backward(*(args[i] for i in ctx.places))
@@ -278,7 +282,7 @@ class CheckpointFunction(autograd.Function):
         args = list(ctx.args)
         for i, t in zip(ctx.places, ctx.saved_tensors, strict=True):
             args[i] = t.detach().requires_grad_(t.requires_grad)
-        with autograd.enable_grad(), _same_random_numbers(ctx.states):
+        with autograd.enable_grad(), _same_random_numbers(ctx.states), as_set(ctx.autocast):
             made = ctx.function(*args)
         outputs = [made] if isinstance(made, Tensor) else list(made)
         pairs = [

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes, native
+from gpunn.amp.grad_scaler import note_clipping
 from gpunn.autograd import touch
 from gpunn.cuda.kernels import optim as kernels
 from gpunn.optim.optimizer import on
@@ -124,6 +125,8 @@ def clip_grads_with_norm_(
     >>> round(p.grad.item(), 4)
     0.5
     """
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    note_clipping(parameters)
     device, total, limit = total_norm.device, total_norm.array, float(max_norm)
     grads = list(_grads(parameters))
     if device.xp is np:
@@ -150,6 +153,8 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     >>> p.grad
     tensor([-1.0000,  0.5000])
     """
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    note_clipping(parameters)
     by_device: dict[Any, list[Tensor]] = {}
     for grad in _grads(parameters):
         touch(grad)
