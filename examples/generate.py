@@ -33,6 +33,7 @@ class KeyValueCache:
     def __init__(self, torch, real=None) -> None:
         self.torch, self.real = torch, real
         self.length = 0  # positions read
+        self.mask = None  # which new position may look at which of all
         self.kept: dict = {}  # by layer: keys and values, (batch, heads, room, size) each
 
     def begin(self, ids) -> int:
@@ -63,7 +64,7 @@ class KeyValueCache:
         return tuple(kept[:, :, : self.length] for kept in self.kept[layer])
 
     def _mask(self, start: int, device):
-        """Which position may look at which; None where the one new position may see all."""
+        """Where the new positions may look; None where there is one, which may see all."""
         torch, length = self.torch, self.length
         if length == start + 1 and self.real is None:
             return None

@@ -3,7 +3,7 @@
     python examples/transformer_lm.py                        # a few minutes on two CPU cores
     python examples/transformer_lm.py --resume transformer_lm/model.pt     # goes on where it was
     python examples/transformer_lm.py --impl torch           # the very same script with PyTorch
-    python examples/transformer_lm.py --device cuda --width 384 --layers 6 --heads 6 --steps 5000
+    python examples/transformer_lm.py --device cuda --autocast --width 384 --heads 6 --steps 5000
     python examples/generate.py transformer_lm/model.pt --prompt "To import a module, "
 
 The text is the one of char_lm.py, the manual that Python ships, and so are the batches, the
@@ -24,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-from char_lm import draw_batch, read_text, set_rate, train_step
+from char_lm import draw_batch, read_text, set_rate
 from generate import generate, split_heads
 from tqdm import trange
 
@@ -57,10 +57,9 @@ def main(argv: list[str] | None = None) -> dict:
     start = time.perf_counter()
     with trange(len(losses), args.steps, initial=len(losses), total=args.steps) as bar:
         for step in bar:
-            model.train()
             set_rate(optimizer, args.lr, step, args.steps)
             x, y = draw_batch(torch, train, args, where)
-            losses.append(train_step(torch, model, optimizer, x, y))
+            losses.append(train_step(torch, model, optimizer, x, y, args.autocast))
             bar.set_postfix(bits=f"{losses[-1] / math.log(2):.3f}", refresh=False)
             if len(losses) % args.save_every == 0 or len(losses) == args.steps:
                 save(torch, Path(args.out), config, model, optimizer, where, losses)
@@ -91,6 +90,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--heads", type=int, default=4, help="of attention; they share the width")
     parser.add_argument("--layers", type=int, default=4, help="blocks of attention and network")
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--autocast", action="store_true", help="bfloat16 where it does no harm")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sample", type=int, default=200, help="characters to write at the end")
@@ -184,7 +184,23 @@ def make_model(torch, vocabulary: int, width: int, heads: int, layers: int, drop
 def rotate(torch, x, cos, sin):
     """x (batch, heads, length, size) with each pair of numbers turned by its angle."""
     a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)  # of v, by autocast
+
+
+# --- training -----------------------------------------------------------------------------
+
+
+def train_step(torch, model, optimizer, x, y, autocast: bool) -> float:
+    """One step of the optimizer; returns the loss in nats."""
+    model.train()
+    optimizer.zero_grad()
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast):
+        scores = model(x)
+        loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), y.flatten())
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
 
 
 def bits_per_character(torch, model, ids, args) -> float:
