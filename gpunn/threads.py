@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
+import threading
+from collections.abc import Callable
+from typing import Any
 
 _chosen: int | None = None
 
@@ -55,3 +59,11 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def spawn(run: Callable[..., Any], *args: Any, name: str) -> threading.Thread:
+    """Starts a daemon thread that NumPy warns as little as the caller: that is not inherited."""
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(run, *args), name=name, daemon=True)
+    thread.start()
+    return thread

@@ -24,6 +24,7 @@ from gpunn.distributed.comm import Comm, Message, Request, Waiting
 from gpunn.distributed.errors import DistBackendError
 from gpunn.distributed.work import Work
 from gpunn.dtypes import bfloat16
+from gpunn.threads import spawn
 
 _INSTALL = (
     "the nccl backend needs a GPU and NCCL: pip install 'gpunn[dist]' beside 'gpunn[cuda12]', or "
@@ -94,7 +95,7 @@ class NcclComm(Comm):
         self._changed = threading.Condition()
         self._failed: BaseException | None = None
         self._closed = False
-        threading.Thread(target=self._watch, name="gpunn nccl", daemon=True).start()
+        spawn(self._watch, name="gpunn nccl")
 
     def _connect(self, store: Any) -> Any:
         """The communicator: NCCL waits for all ranks, so a thread of its own does, and we watch."""
@@ -110,7 +111,7 @@ class NcclComm(Comm):
             except Exception as error:
                 found.append(error)
 
-        threading.Thread(target=connect, daemon=True).start()
+        spawn(connect, name="gpunn nccl connect")
         self.waiting.poll(lambda: found)
         if isinstance(found[0], Exception):
             raise DistBackendError(f"NCCL could not connect the ranks: {found[0]}") from found[0]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpunn.futures import Future
+from gpunn.threads import spawn
 
 
 class Work:
@@ -101,8 +102,7 @@ class Worker:
         with self._order:
             if self._queue is None:
                 self._queue = queue.SimpleQueue()
-                self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-                self._thread.start()
+                self._thread = spawn(self._serve, name=self._name)
             self._last = work
             self._queue.put((work, body))
 

@@ -1,0 +1,131 @@
+"""Contexts of distributed autograd: which tensors went from worker to worker, and gradients.
+
+A tensor that requires a gradient and is sent within a context becomes, where it arrives, a leaf of
+the graph there. Its gradient goes back to the sender, whose graph it goes on through. Gradients of
+other leaves add up in the context, each worker's in its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import Any, NamedTuple
+
+from gpunn.autograd import grad as gradients_of
+from gpunn.autograd.graph import Output, result, vjp
+from gpunn.tensor import Tensor, wrap
+
+
+class Origin(NamedTuple):
+    """Where a tensor came from: the worker, its message, the tensor's number in that."""
+
+    worker: int
+    message: int
+    index: int
+
+
+class Context:
+    """One forward and backward pass over several workers, on one of them."""
+
+    def __init__(self, number: int):
+        self.number = number
+        self.sent: dict[int, list[Tensor]] = {}  # by message
+        self.received: dict[Tensor, Origin] = {}
+        self.gradients: dict[Tensor, Tensor] = {}
+        self.workers: set[int] = set()  # who else takes part, as far as this worker knows
+        self.lock = threading.Lock()
+
+
+class _Current(threading.local):
+    context: Context | None = None
+
+
+current = _Current()
+_known: dict[int, Context] = {}
+_lock = threading.Lock()
+_counter = itertools.count(1)
+
+
+def new(worker: int) -> Context:
+    """A context that begins on this worker."""
+    made = Context((worker << 48) | next(_counter))
+    with _lock:
+        _known[made.number] = made
+    return made
+
+
+def find(number: int, create: bool = False) -> Context:
+    """The context of a number; RuntimeError where there is none here."""
+    with _lock:
+        found = _known.get(number)
+        if found is None:
+            if not create:
+                raise RuntimeError(f"Could not find autograd context with id: {number}")
+            found = _known[number] = Context(number)
+        return found
+
+
+def release(number: int) -> set[int]:
+    """Forgets a context; the workers that took part in it."""
+    with _lock:
+        found = _known.pop(number, None)
+    return set() if found is None else found.workers
+
+
+@vjp((), name="RecvRpcBackward")
+def _received_vjp(g: Any) -> Any:
+    return g
+
+
+def received(context: Context, tensor: Tensor, origin: Origin) -> Tensor:
+    """A tensor that arrived: an operation on a leaf, whose gradient belongs to the sender."""
+    leaf = wrap(tensor.array, tensor.device)
+    leaf.requires_grad = True
+    with context.lock:
+        context.received[leaf] = origin
+    return result(leaf.array, leaf, _received_vjp, (leaf,))
+
+
+def leaves(roots: list[Tensor]) -> list[Tensor]:
+    """The leaves that the roots were computed from."""
+    found: dict[Tensor, None] = {}
+    seen: set[Any] = set()
+    stack: list[Any] = [t.node or t for t in roots if t._requires_grad]
+    while stack:
+        v = stack.pop()
+        if isinstance(v, Tensor):
+            found[v] = None
+            continue
+        node = v.node if type(v) is Output else v
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack.extend(p for p in node.parents if p is not None)
+    return list(found)
+
+
+def run(
+    context: Context, roots: list[Tensor], grads: list[Tensor | None]
+) -> dict[tuple[int, int], dict[int, Tensor]]:
+    """The backward pass of this worker: adds to the context's gradients, and returns what belongs
+    to others, by (worker, message) and the tensor's number.
+
+    A graph that several messages lead into is walked for each of them: gradients add up.
+    """
+    wrt = leaves(roots)
+    elsewhere: dict[tuple[int, int], dict[int, Tensor]] = {}
+    if not wrt:
+        return elsewhere
+    found = gradients_of(roots, wrt, grads, retain_graph=True, allow_unused=True)
+    with context.lock:
+        for leaf, g in zip(wrt, found, strict=True):
+            if g is None:
+                continue
+            origin = context.received.get(leaf)
+            if origin is not None:
+                part = elsewhere.setdefault((origin.worker, origin.message), {})
+                part[origin.index] = g
+            elif leaf in context.gradients:
+                context.gradients[leaf] = context.gradients[leaf] + g  # type: ignore[operator]
+            else:
+                context.gradients[leaf] = g
+    return elsewhere

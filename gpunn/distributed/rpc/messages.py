@@ -1,0 +1,82 @@
+"""What remote calls send: pickled objects, with the tensors in them linked to their graphs.
+
+As with every pickle: only between processes that trust each other.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from gpunn.autograd.graph import mode
+from gpunn.distributed.autograd import contexts
+from gpunn.distributed.autograd.contexts import Context, Origin
+from gpunn.tensor import Tensor, wrap
+
+_numbers = itertools.count(1)
+
+
+class _Reading(threading.local):
+    """The message that this thread unpickles: its context, sender and number."""
+
+    context: Context | None = None
+    worker = 0
+    message = 0
+
+
+_reading = _Reading()
+
+
+class _Pickler(pickle.Pickler):
+    """Notes the tensors that need a gradient; takes the graph's part of others off."""
+
+    def __init__(self, file: Any, context: Context | None, share: Callable[[Any], Any]):
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self.context, self.share = context, share
+        self.sent: list[Tensor] = []
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Tensor) and obj.requires_grad:
+            plain = wrap(obj.array, obj.device)
+            if self.context is None or not mode.grad:
+                return _leaf, (plain,)
+            self.sent.append(obj)
+            return _arrived, (plain, len(self.sent) - 1)
+        return self.share(obj)
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    tensor.requires_grad = True
+    return tensor
+
+
+def _arrived(tensor: Tensor, index: int) -> Tensor:
+    if _reading.context is None:
+        return _leaf(tensor)
+    origin = Origin(_reading.worker, _reading.message, index)
+    return contexts.received(_reading.context, tensor, origin)
+
+
+def pack(obj: Any, context: Context | None, share: Callable[[Any], Any]) -> tuple[bytes, int]:
+    """(the pickle, the number of the message); `share` reduces what is not only data."""
+    buffer, number = io.BytesIO(), next(_numbers)
+    pickler = _Pickler(buffer, context, share)
+    pickler.dump(obj)
+    if context is not None and pickler.sent:
+        with context.lock:
+            context.sent[number] = pickler.sent
+    return buffer.getvalue(), number
+
+
+def unpack(data: bytes, context: Context | None, worker: int, number: int) -> Any:
+    """The object of a message that a worker sent."""
+    before = _reading.context, _reading.worker, _reading.message
+    _reading.context, _reading.worker, _reading.message = context, worker, number
+    try:
+        return pickle.loads(data)
+    finally:
+        _reading.context, _reading.worker, _reading.message = before
