@@ -122,11 +122,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """`cuda.comm`, imported on first use; PyTorch's older types, `cuda.FloatTensor`, ..."""
-    if name == "comm":
+    """`cuda.amp`, `cuda.comm`, imported on first use; PyTorch's older types, `cuda.FloatTensor`."""
+    if name in ("amp", "comm"):
         import importlib
 
-        return importlib.import_module("gpunn.cuda.comm")
+        return importlib.import_module(f"gpunn.cuda.{name}")
     from gpunn.ops.legacy import cuda_type
 
     found = cuda_type(name)
