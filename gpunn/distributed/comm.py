@@ -91,7 +91,7 @@ class Message(NamedTuple):
 
 
 class Comm(abc.ABC):
-    """An engine of one group. Subclasses write the seven abstract methods; the rest is made of them.
+    """An engine of one group. Subclasses write the abstract methods; the rest is made of them.
 
     Attributes: `rank` and `size` within the group; `device_types` whose arrays it takes as they
     are (others are copied to the host and back); `deferred`: its methods return when the work is
