@@ -1,7 +1,7 @@
 """What all tests share."""
 
 import pytest
-from emulated import emulated  # noqa: F401
+from emulated import emulated, two_gpus  # noqa: F401
 
 from gpunn import cuda
 

@@ -34,12 +34,17 @@ from gpunn.cuda.kernels import faults
 class ndarray(np.ndarray):  # noqa: N801
     """An array "on the GPU": operations give arrays again, never NumPy's scalars."""
 
-    device = type("Device", (), {"id": 0})()
+    def __array_finalize__(self, source):
+        self.device_id = source.device_id if isinstance(source, ndarray) else current_device()
+
+    @property
+    def device(self):
+        return types.SimpleNamespace(id=self.device_id)
 
     @property
     def data(self):
-        address = plain(self).ctypes.data
-        return type("MemoryPointer", (), {"ptr": address, "mem": None, "device_id": 0})
+        address = self.view(np.ndarray).ctypes.data
+        return types.SimpleNamespace(ptr=address, mem=None, device_id=self.device_id)
 
     @property
     def flags(self):
@@ -52,13 +57,13 @@ class ndarray(np.ndarray):  # noqa: N801
         return super().flags.c_contiguous
 
     def get(self):
-        return plain(self).copy()
+        return self.view(np.ndarray).copy()
 
     def set(self, source):
         plain(self)[...] = source
 
     def copy(self, order="C"):
-        return up(plain(self).copy(order=order))
+        return up(self.view(np.ndarray).copy(order=order))
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         call = Ufunc(ufunc) if method == "__call__" else getattr(Ufunc(ufunc), method)
@@ -90,9 +95,19 @@ class ndarray(np.ndarray):  # noqa: N801
 ndarray.__module__ = "cupy"
 
 
+def current_device():
+    return module().cuda.runtime.getDevice()
+
+
 def plain(x, strict=True):
-    """NumPy's arrays for those of the stand-in, inside containers too; host arrays are refused."""
+    """NumPy's arrays for those of the stand-in, inside containers too; host arrays are refused, and
+    those of a device that is not the current one."""
     if isinstance(x, ndarray):
+        if x.device_id != current_device():
+            raise RuntimeError(
+                f"an array of cuda:{x.device_id} is computed with, the current device is "
+                f"cuda:{current_device()}"
+            )
         return x.view(np.ndarray)
     if isinstance(x, np.ndarray) and strict:
         raise TypeError(f"Unsupported type {type(x)}: a host array met one of the GPU")
@@ -457,17 +472,21 @@ def extras():
 
 
 @contextlib.contextmanager
-def device():
-    """A context in which CUDA is available, on the emulated device."""
+def device(count=1):
+    """A context in which CUDA is available, on an emulated device, or on several."""
     missing = emulator.missing()
     if missing:
         pytest.skip(f"the CUDA emulator cannot run: {missing}")
+    runtime = module().cuda.runtime
     with fake_cupy.installed(module()), no_implicit_transfers():
         Function.launches.clear()
         sys.modules.update(extras())
+        runtime.devices = count
         try:
             yield gpunn.device("cuda")
         finally:
+            runtime.devices = 1
+            runtime.local.device = 0
             for name in extras():
                 sys.modules.pop(name, None)
             if faults._records is not None:
@@ -479,6 +498,13 @@ def emulated():
     """`gpunn.device("cuda")`, whose kernels the emulator runs."""
     with device() as cuda:
         yield cuda
+
+
+@pytest.fixture
+def two_gpus():
+    """`cuda:0` and `cuda:1`, emulated: arrays are refused where their device is not current."""
+    with device(2):
+        yield gpunn.device("cuda:0"), gpunn.device("cuda:1")
 
 
 def check_build():

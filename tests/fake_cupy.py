@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import sys
 import threading
 import types
@@ -157,7 +158,11 @@ class Runtime:
 
 def _streams(runtime):
     """Stream, Event and get_current_stream that write what they are told to `runtime.log`."""
-    handles, current = iter(range(1, 1000)), {}
+    handles, local = itertools.count(1), threading.local()
+
+    def current():
+        """The streams of this thread by device."""
+        return local.__dict__.setdefault("streams", {})
 
     class Event:
         def __init__(self, block=False, disable_timing=False, interprocess=False):
@@ -195,7 +200,7 @@ def _streams(runtime):
             runtime.log.append(("stream synchronize", self.ptr))
 
         def use(self):
-            current[runtime.getDevice()] = self
+            current()[runtime.getDevice()] = self
 
         def __enter__(self):
             if self.device_id not in (-1, runtime.getDevice()):
@@ -211,7 +216,7 @@ def _streams(runtime):
 
     def get_current_stream(device_id=-1):
         index = runtime.getDevice() if device_id == -1 else device_id
-        return current.get(index, Stream.null)
+        return current().get(index, Stream.null)
 
     status, runtime.status = runtime.status, 0
     Stream.null = Stream(null=True)

@@ -24,7 +24,7 @@ from gpunn.autograd.graph import (
 )
 from gpunn.autograd.hooks import run_after_hooks, run_hooks, run_node_hooks, to_grad
 from gpunn.autograd.second import differentiable_vjp
-from gpunn.cuda.devices import follow
+from gpunn.cuda.devices import device_of, follow
 from gpunn.device import CPU
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
@@ -354,7 +354,8 @@ def _start(walk: _Walk, tensors: Sequence[Tensor], grads: Sequence[Tensor | None
             )
         place = vertex(t)
         walk.roots.append(place)
-        walk.give(place, g if walk.create else g.array.copy() if place is t else g.array)
+        with device_of(t):
+            walk.give(place, g if walk.create else g.array.copy() if place is t else g.array)
 
 
 def _implicit_gradient(t: Tensor) -> Tensor:

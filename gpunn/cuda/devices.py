@@ -214,11 +214,44 @@ def is_bf16_supported(including_emulation: bool = True) -> bool:
 
 
 def cupy_for(device: Device) -> Any:
-    """The cupy module for a CUDA device that exists; RuntimeError, with the reason, if not."""
+    """The cupy module for a CUDA device that exists; RuntimeError, with the reason, if not.
+
+    Where there are several, its functions make theirs the current one.
+    """
     cupy = load()
-    if device.index is not None:
-        check_index(device.index)
-    return cupy
+    if device.index is None:
+        return cupy
+    check_index(device.index)
+    return _CupyOn(cupy, device.index) if device_count() > 1 else cupy
+
+
+class _CupyOn:
+    """cupy for one of several devices."""
+
+    def __init__(self, cupy: Any, index: int):
+        self._cupy, self._index = cupy, index
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._cupy, name)
+        if callable(found) and not isinstance(found, type):
+            found = _FunctionOn(found, self._index)
+        self.__dict__[name] = found
+        return found
+
+
+class _FunctionOn:
+    """A function of cupy, or a ufunc, that is called with a device as the current one."""
+
+    def __init__(self, function: Any, index: int):
+        self._function, self._index = function, index
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        with device(self._index):
+            return self._function(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._function, name)
+        return _FunctionOn(found, self._index) if callable(found) else found
 
 
 def to_host(array: Any) -> Any:

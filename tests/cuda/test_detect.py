@@ -133,7 +133,7 @@ def test_works():
         assert cuda.is_available() and not cuda.is_initialized()
         assert cuda.device_count() == 2
         assert cuda.probe().message == "CUDA works: 2 devices"
-        assert Device("cuda:1").xp is cupy
+        assert Device("cuda").xp is cupy and Device("cuda:1").xp.ndarray is cupy.ndarray
         assert cuda.is_initialized()
 
 

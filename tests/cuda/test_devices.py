@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gpunn import cuda
-from gpunn.device import CPU, Device, resolve, transfer
+from gpunn.device import CPU, Device, resolve, transfer, transfer_all
 from gpunn.tensor import wrap
 
 
@@ -147,6 +147,50 @@ def test_transfer_between_devices_keeps_the_order_of_work(cupy, contiguous):
     assert ready[:3] == ("record", 1, streams[1]) and wait == ("wait", 2, streams[2], ready[3])
     assert done[:3] == ("record", 2, streams[2]) and free == ("wait", 1, streams[1], done[3])
     assert cuda.current_device() == 0
+
+
+def test_transfer_of_several_arrays_waits_once(cupy):
+    arrays = [transfer(np.full(n, n), CPU, Device("cuda:1")) for n in (1, 2, 3)]
+    cupy.cuda.runtime.log.clear()
+    copied = transfer_all(arrays, Device("cuda:1"), Device("cuda:0"))
+    assert [a.block.device_id for a in copied] == [0] * 3 and copied[2].tolist() == [3] * 3
+    assert [entry[0] for entry in cupy.cuda.runtime.log] == ["record", "wait", "record", "wait"]
+    assert [type(a) for a in transfer_all(copied, Device("cuda:0"), CPU)] == [np.ndarray] * 3
+    assert transfer_all([], Device("cuda:1"), Device("cuda:0")) == []
+
+
+def test_functions_of_cupy_run_on_their_device(cupy):
+    there = Device("cuda:2").xp
+    assert there.zeros(3).block.device_id == 2 and cuda.current_device() == 0
+    assert there.ndarray is cupy.ndarray and there.zeros is there.zeros
+    seen = []
+
+    def at():
+        seen.append(cuda.current_device())
+
+    cupy.add = lambda: None
+    cupy.add.at, cupy.add.name = at, "add"
+    there.add.at()
+    assert seen == [2] and there.add.name == "add"
+    with pytest.raises(AttributeError):
+        there.nothing  # noqa: B018
+
+
+def test_one_device_is_not_entered():
+    with fake_cupy.installed(fake_cupy.make(devices=1)) as cupy:
+        assert Device("cuda:0").xp is cupy
+        assert cuda.devices.follow() is None
+
+
+def test_following_devices(cupy):
+    assert cuda.devices.follow() is None  # CUDA is not in use yet
+    cuda.set_device(1)
+    places = cuda.devices.follow()
+    for device in ("cuda:2", "cpu", "cpu:1"):
+        places.enter(Device(device))
+        assert cuda.current_device() == 2
+    places.leave()
+    assert cuda.current_device() == 1
 
 
 @pytest.mark.gpu
