@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 import time
 
 # --- the cache ----------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def generate(
 def check(prompts, count: int, temperature: float, top_k, top_p) -> None:
     """Refuses arguments that mean nothing."""
     if not prompts or not all(len(prompt) for prompt in prompts):
-        raise ValueError(f"generate: each prompt needs a token to begin with, got {prompts}")
+        raise ValueError(f"generate: each prompt needs a token to begin with, got {list(prompts)}")
     if count < 0:
         raise ValueError(f"generate: count is the number of new tokens, got {count}")
     if not temperature >= 0:
@@ -185,10 +186,15 @@ def main(argv: list[str] | None = None) -> dict:
     from transformer_lm import decode, encode, load_model  # here: it imports this file
 
     args = parse(argv)
+    how = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p}
+    begins = args.prompt or ["The ", "A class is "]
+    try:
+        check(begins, args.length, **how)
+    except ValueError as error:
+        sys.exit(str(error))
     torch = importlib.import_module(args.impl)
     model, characters = load_model(torch, args.model, args.device)
-    prompts = [encode(prompt, characters) for prompt in args.prompt or ["The ", "A class is "]]
-    how = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p}
+    prompts = [encode(prompt, characters) for prompt in begins]
 
     torch.manual_seed(args.seed)
     start = time.perf_counter()

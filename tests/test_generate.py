@@ -93,50 +93,27 @@ def test_prompts_of_unequal_length_do_not_see_their_filling(generate, model, mon
                 assert text[len(prompt) + step] == wanted.argmax()
 
 
-class Packed(gpunn.nn.Module):
-    """The parameters of nn.MultiheadAttention."""
-
-    def __init__(self, width, num_heads):
-        super().__init__()
-        self.num_heads = num_heads
-        weight = gpunn.nn.init.xavier_uniform_(gpunn.empty(3 * width, width))
-        self.in_proj_weight = gpunn.nn.Parameter(weight)
-        self.in_proj_bias = gpunn.nn.Parameter(gpunn.randn(3 * width))
-        self.out_proj = gpunn.nn.Linear(width, width)
-
-
-def test_weights_of_multihead_attention_with_a_cache(generate):
-    gpunn.manual_seed(0)
-    first, second = Packed(8, 2), Packed(8, 4)
-    x = gpunn.randn(3, 7, 8)
-
-    def stack(x, cache=None):
-        if cache is not None:
-            cache.begin(x)
-        y = generate.self_attention(gpunn, first, x, cache)
-        return generate.self_attention(gpunn, second, x + y, cache)
-
-    with gpunn.no_grad():
-        whole = stack(x).numpy()
-        cache = generate.KeyValueCache(gpunn)
-        steps = [stack(x[:, at : at + 1], cache).numpy() for at in range(7)]
-    assert np.abs(np.concatenate(steps, 1) - whole).max() < 1e-5
-
-
-def test_weights_of_multihead_attention_give_what_pytorch_gives(generate):
-    torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
+@pytest.mark.parametrize("impl", ["gpunn", "torch"])
+def test_weights_of_multihead_attention_with_a_cache(generate, impl):
+    torch = pytest.importorskip(impl, reason="parity tests need PyTorch")
     torch.manual_seed(0)
-    theirs = torch.nn.MultiheadAttention(8, 2, batch_first=True)
-    ours = Packed(8, 2)
-    state = {key: gpunn.from_numpy(v.numpy()) for key, v in theirs.state_dict().items()}
-    ours.load_state_dict(state)
+    layers = [torch.nn.MultiheadAttention(8, heads, batch_first=True) for heads in (2, 4)]
     x = torch.randn(3, 7, 8)
     mask = torch.nn.Transformer.generate_square_subsequent_mask(7)
+
+    def stack(x, cache):
+        if cache is not None:
+            cache.begin(x)
+        y = generate.self_attention(torch, layers[0], x, cache)
+        return generate.self_attention(torch, layers[1], x + y, cache).numpy()
+
     with torch.no_grad():
-        want = theirs(x, x, x, attn_mask=mask, is_causal=True)[0].numpy()
-        also = generate.self_attention(torch, theirs, x).numpy()
-    got = generate.self_attention(gpunn, ours, gpunn.from_numpy(x.numpy())).detach().numpy()
-    assert np.abs(got - want).max() < 1e-5 and np.abs(also - want).max() < 1e-5
+        y = layers[0](x, x, x, attn_mask=mask, is_causal=True)[0]
+        whole = layers[1](x + y, x + y, x + y, attn_mask=mask, is_causal=True)[0].numpy()
+        cache = generate.KeyValueCache(torch)
+        steps = [stack(x[:, at : at + 1], cache) for at in range(7)]
+        assert np.abs(stack(x, None) - whole).max() < 1e-5
+    assert np.abs(np.concatenate(steps, 1) - whole).max() < 1e-5
 
 
 def kept(generate, scores, **how):
@@ -269,6 +246,8 @@ def test_the_script_refuses_in_one_line(generate, checkpoint, tmp_path):
     for command, message in (
         ([str(tmp_path / "no.pt")], f"there is no file {tmp_path / 'no.pt'}"),
         ([str(checkpoint), "--prompt", "\u2603"], "trained on has no '\u2603'"),
+        ([str(checkpoint), "--prompt", ""], "each prompt needs a token"),
+        ([str(checkpoint), "--top-p", "2"], "top_p is a chance above 0 and up to 1, got 2.0"),
     ):
         with pytest.raises(SystemExit) as error:
             generate.main(command)
