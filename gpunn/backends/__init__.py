@@ -15,6 +15,6 @@ True
 >>> gpunn.backends.cudnn.benchmark = False
 """
 
-from gpunn.backends import cpu, cuda, cudnn, mkl, mkldnn, mps, openmp
+from gpunn.backends import cpu, cuda, cudnn, mha, mkl, mkldnn, mps, openmp
 
-__all__ = ["cpu", "cuda", "cudnn", "mkl", "mkldnn", "mps", "openmp"]
+__all__ = ["cpu", "cuda", "cudnn", "mha", "mkl", "mkldnn", "mps", "openmp"]

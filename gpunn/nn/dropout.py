@@ -1,7 +1,8 @@
 """Dropout: zeros at random while training, scaled so that the mean stays.
 
-The mask comes from the device's default generator, one draw an element, whatever the layout. On a
-GPU it is never stored: the gradient computes it again from the place in the stream.
+The mask comes from the device's default generator, one draw an element: on the CPU in the order of
+memory, as PyTorch's. On a GPU it is never stored: the gradient computes it again from the place in
+the stream.
 """
 
 from __future__ import annotations
@@ -33,13 +34,23 @@ def refuse_integers(input: Tensor, p: float) -> None:
         )
 
 
+def _mask(x: Any, keep: float, device: Any) -> Any:
+    """1 where an element stays; of a transposed array in the order of its memory, on the CPU."""
+    if type(x) is not np.ndarray or x.flags.c_contiguous or 0 in x.strides:
+        return draw_integers.bernoulli(x.shape, x.dtype, None, keep, device=device)
+    order = sorted(range(x.ndim), key=lambda d: -abs(x.strides[d]))
+    shape = tuple(x.shape[d] for d in order)
+    mask = draw_integers.bernoulli(shape, x.dtype, None, keep, device=device)
+    return mask.transpose(np.argsort(order))
+
+
 def _drop(input: Tensor, p: float) -> Tensor:
     refuse_integers(input, p)
     x = input.array
     keep = 1 - p
     if type(x) is not np.ndarray and kernels.serves(x.dtype):
         return _kept(input, keep, *default_for(input.device).reserve(x.size))
-    mask = draw_integers.bernoulli(x.shape, x.dtype, None, keep, device=input.device)
+    mask = _mask(x, keep, input.device)
     if keep:
         mask = mask / x.dtype.type(keep)
     return result(x * mask, input, _dropout_vjp, (input,), (mask,))

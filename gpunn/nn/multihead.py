@@ -305,6 +305,10 @@ def _attend(
     else:
         seen = ~mask if mask is not None and _is_bool(mask) else mask
         out, weights = scaled_dot_product_attention(q, k, v, seen, dropout_p, causal), None
+    if first and batched and type(out.array) is np.ndarray:
+        # PyTorch's result lies in memory with the length first: dropout draws in that order
+        shape = (n.rows, n.batch, embed_dim)
+        return linear(out.permute(2, 0, 1, 3).reshape(shape), *out_proj).transpose(0, 1), weights
     out = out.transpose(1, 2) if first else out.permute(2, 0, 1, 3)
     return linear(out.reshape(*query.shape), *out_proj), weights
 

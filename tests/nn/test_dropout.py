@@ -32,6 +32,23 @@ def test_rate_one_is_all_zero():
     assert F.dropout(gpunn.ones(5), 1.0).tolist() == [0.0] * 5
 
 
+def test_a_mask_is_drawn_in_the_order_of_memory():
+    def program(T):
+        x = T.arange(24.0).reshape(2, 3, 4) + 1
+        layouts = [x, x.permute(2, 0, 1), x.transpose(1, 2)[:, ::2], x[:, :, ::3], x[:, :1].mT,
+                   x[0].expand(2, 3, 4), x[:, :, :1].expand(2, 3, 4)]  # fmt: skip
+        found = []
+        for y in layouts:
+            T.manual_seed(0)
+            leaf = y.detach().requires_grad_()
+            dropped = T.nn.functional.dropout(leaf, 0.5)
+            dropped.sum().backward()
+            found += [dropped, leaf.grad]
+        return found
+
+    same(program)
+
+
 def test_in_place():
     x = gpunn.ones(100)
     assert F.dropout(x, 0.5, inplace=True) is x and (x == 0).any()
