@@ -79,7 +79,7 @@ def _complex(x: Any) -> bool:
 
 
 def _pair(a: Tensor, la: Labels, b: Tensor, lb: Labels, to: Labels) -> Tensor:
-    if AUTOCAST and any(n in lb and n not in to for n in la):
+    if AUTOCAST and any(k > 1 and n in lb and n not in to for k, n in zip(a.array.shape, la)):
         a, b = casts("bmm", a, b)
     x, y = a.array, b.array
     if x.dtype != y.dtype:
