@@ -24,7 +24,7 @@ from gpunn.autograd.graph import (
 )
 from gpunn.autograd.hooks import run_after_hooks, run_hooks, run_node_hooks, to_grad
 from gpunn.autograd.second import differentiable_vjp
-from gpunn.cuda.devices import device_of, follow
+from gpunn.cuda.devices import follow
 from gpunn.device import CPU
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
@@ -334,28 +334,38 @@ def _start(walk: _Walk, tensors: Sequence[Tensor], grads: Sequence[Tensor | None
     """Checks the roots' gradients and gives them to the walk."""
     if len(tensors) != len(grads):
         raise RuntimeError(f"got {len(tensors)} tensors and {len(grads)} gradients")
-    for i, (t, g) in enumerate(zip(tensors, grads, strict=True)):
-        if not t._requires_grad:
-            raise RuntimeError(
-                f"element {i} of tensors does not require grad and does not have a grad_fn"
-            )
-        if g is None:
-            g = _implicit_gradient(t)
-        elif g.shape != t.shape:
-            raise RuntimeError(
-                f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and output[{i}] has "
-                f"a shape of {t.shape}."
-            )
-        elif g.dtype is not t.dtype and g.is_complex() != t.is_complex():
-            raise RuntimeError(
-                "For complex Tensors, both grad_output and output are required to have the same "
-                f"dtype. Mismatch in dtype: grad_output[{i}] has a dtype of {g.dtype} and "
-                f"output[{i}] has a dtype of {t.dtype}."
-            )
-        place = vertex(t)
-        walk.roots.append(place)
-        with device_of(t):
-            walk.give(place, g if walk.create else g.array.copy() if place is t else g.array)
+    places = follow()
+    try:
+        for i, (t, g) in enumerate(zip(tensors, grads, strict=True)):
+            if places is not None:
+                places.enter(t.device)
+            _give_root(walk, i, t, g)
+    finally:
+        if places is not None:
+            places.leave()
+
+
+def _give_root(walk: _Walk, i: int, t: Tensor, g: Tensor | None) -> None:
+    if not t._requires_grad:
+        raise RuntimeError(
+            f"element {i} of tensors does not require grad and does not have a grad_fn"
+        )
+    if g is None:
+        g = _implicit_gradient(t)
+    elif g.shape != t.shape:
+        raise RuntimeError(
+            f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and output[{i}] has "
+            f"a shape of {t.shape}."
+        )
+    elif g.dtype is not t.dtype and g.is_complex() != t.is_complex():
+        raise RuntimeError(
+            "For complex Tensors, both grad_output and output are required to have the same "
+            f"dtype. Mismatch in dtype: grad_output[{i}] has a dtype of {g.dtype} and "
+            f"output[{i}] has a dtype of {t.dtype}."
+        )
+    place = vertex(t)
+    walk.roots.append(place)
+    walk.give(place, g if walk.create else g.array.copy() if place is t else g.array)
 
 
 def _implicit_gradient(t: Tensor) -> Tensor:

@@ -355,9 +355,11 @@ class Module(Members, Hooks, State):
         """A copy without parameters that shares everything else, to be given other ones."""
         replica = type(self).__new__(type(self))
         Module.__setstate__(replica, self.__dict__.copy())
-        for name, _ in self._own(PARAMETER):
-            del replica._parameters[name]
-        replica.__dict__["_is_replica"] = True
+        values = replica.__dict__
+        for name, role in self._roles.items():
+            if role == PARAMETER:
+                del values["_roles"][name], values[name]
+        values["_is_replica"] = True
         return replica
 
     def __dir__(self) -> list[str]:

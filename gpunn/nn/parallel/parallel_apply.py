@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from gpunn import cuda
+from gpunn.amp.casts import state as autocast
 from gpunn.autograd.graph import mode
 from gpunn.device import Device, _stack, resolve
 from gpunn.nn.parallel.comm import as_device
@@ -74,7 +75,7 @@ def parallel_apply(
         try:
             with context():
                 results[i] = modules[i](*args, **kwargs_tup[i])
-        except Exception as error:
+        except BaseException as error:  # also one that would end a thread without a word
             failures[i] = _failure(error, i, places[i])
 
     with _streams(places) as streams:
@@ -98,7 +99,7 @@ def _place(device: Any, call: Any) -> Device:
     return as_device(device)
 
 
-def _failure(error: Exception, i: int, place: Device) -> Any:
+def _failure(error: BaseException, i: int, place: Device) -> Any:
     """The exception being handled, with where it was met, to be raised in the caller's thread."""
     from gpunn.utils.data.transport import Failure  # its imports are slow
 
@@ -114,13 +115,19 @@ def _failure(error: Exception, i: int, place: Device) -> Any:
 def _modes(stream: Any) -> Callable[[], AbstractContextManager[None]]:
     """A context, to be entered in another thread, with this thread's modes and a stream."""
     grad, inference, devices = mode.grad, mode.inference, list(_stack())
+    casts = autocast.on, dict(autocast.dtype), autocast.cache_enabled
 
     @contextmanager
     def context() -> Iterator[None]:
         mode.grad, mode.inference = grad, inference  # the thread ends with the context
         _stack()[:] = devices
-        with cuda.stream(stream):
-            yield
+        on, autocast.dtype, autocast.cache_enabled = casts
+        autocast.switch(on)
+        try:
+            with cuda.stream(stream):
+                yield
+        finally:
+            autocast.switch(frozenset())  # all threads' states are counted
 
     return context
 

@@ -56,6 +56,7 @@ def _fill(replicas: dict[Module, Any], made: dict[Tensor, Tensor]) -> None:
     """Gives the replicas of all modules of a network their tensors and each other."""
     for module, replica in replicas.items():
         values = replica.__dict__
+        plain = type(replica).__setattr__ is Module.__setattr__
         values["_former_parameters"] = OrderedDict()  # for those who ask what parameters() had
         for name, role in module._roles.items():
             value = module.__dict__[name]
@@ -66,5 +67,8 @@ def _fill(replicas: dict[Module, Any], made: dict[Tensor, Tensor]) -> None:
             elif value is None:
                 replica.register_parameter(name, None)
             else:
-                setattr(replica, name, made[value])
-                values["_former_parameters"][name] = made[value]
+                copy = values["_former_parameters"][name] = made[value]
+                if plain:
+                    values[name] = copy
+                else:
+                    setattr(replica, name, copy)

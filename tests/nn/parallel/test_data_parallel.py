@@ -452,6 +452,24 @@ def test_modes_reach_the_threads():
     assert gpunn.is_grad_enabled() and gpunn.get_default_device() == cpu
 
 
+def test_autocast_reaches_the_threads():
+    from gpunn.amp.casts import AUTOCAST
+
+    net = nn.DataParallel(nn.Linear(3, 2), CPUS)
+    x = gpunn.ones(5, 3)
+    with gpunn.autocast("cpu", dtype=gpunn.float16):
+        y = net(x)
+        with gpunn.autocast("cpu", enabled=False):
+            assert net(x).dtype == gpunn.float32
+    assert y.dtype == gpunn.float16 and net(x).dtype == gpunn.float32
+    y.float().sum().backward()
+    assert net.module.weight.grad.dtype == gpunn.float32 and (net.module.weight.grad == 5).all()
+    assert AUTOCAST == []
+    with gpunn.autocast("cpu"), pytest.raises(LookupError):
+        nn.DataParallel(Fails(), CPUS)(gpunn.ones(3))
+    assert AUTOCAST == []
+
+
 def test_no_grad_records_nothing(devices):
     net = nn.DataParallel(Perceptron().to(devices[0]), devices)
     with gpunn.no_grad():
