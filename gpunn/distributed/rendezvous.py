@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import parse_qs, urlparse
 
+from gpunn.distributed import sockets
 from gpunn.distributed.errors import DistStoreError
 from gpunn.distributed.store import FileStore, Store, TCPStore
 
@@ -157,7 +158,7 @@ def _over_mpi(rank: int, world_size: int, timeout: timedelta) -> Store:
             "env", f"environment variable MASTER_ADDR expected, but not set, and mpi4py ({error})"
         ) from None
     everybody = MPI.COMM_WORLD
-    hosts = everybody.allgather(_host_identity())
+    hosts = everybody.allgather(sockets.machine())
     store: Store | None = None
     place = None
     if rank == 0:
@@ -185,11 +186,11 @@ def _from_file(path: str, rank: int, world_size: int, timeout: timedelta) -> Sto
                 "from one that runs now: delete it, or name another"
             )
         master = TCPStore(_own_address(), 0, world_size, True, timeout, wait_for_workers=False)
-        file.set("master", f"{master.host} {master.port} {_host_identity()}")
+        file.set("master", f"{master.host} {master.port} {sockets.machine()}")
         store = master
     host, port, identity = file.get("master").decode().split(" ", 2)
     if store is None:
-        here = identity == _host_identity()
+        here = identity == sockets.machine()
         store = TCPStore("127.0.0.1" if here else host, int(port), world_size, False, timeout)
     store.barrier("file", world_size)  # the file may go when all have read it
     file.close()
@@ -202,12 +203,3 @@ def _own_address() -> str:
     except OSError:
         return "127.0.0.1"
 
-
-def _host_identity() -> str:
-    """What processes of one machine, or of one container, have in common."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            boot = file.read().strip()
-        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/net')}"
-    except OSError:
-        return socket.gethostname()

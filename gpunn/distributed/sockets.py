@@ -92,6 +92,16 @@ def connect(host: str, port: int, seconds: float) -> socket.socket:
         pause = min(0.5, pause * 1.5)
 
 
+def machine() -> str:
+    """What processes of one machine, or of one container, have in common."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/net')}"
+    except OSError:
+        return socket.gethostname()
+
+
 def address_towards(host: str) -> str:
     """This machine's address on the interface over which it reaches `host`.
 
