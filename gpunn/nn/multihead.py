@@ -45,7 +45,14 @@ def _numbers(mask: Any, dtype: Any) -> Any:
 def check_masks(
     attn_mask: Any, padding: Any, dtype: Any, names: tuple[str, str]
 ) -> tuple[Any, Any]:
-    """Both masks, as numbers where only one of them is of bools (and PyTorch's warning)."""
+    """Both masks, as numbers of `dtype` where only one is of bools, which PyTorch's warning is for.
+
+    AssertionError, with the mask's name, for another dtype. `names` are those of the arguments.
+
+    >>> mask, padding = gpunn.zeros(2, 2).bool(), gpunn.tensor([[False, True]])
+    >>> nn.multihead.check_masks(mask, padding, gpunn.float32, ("mask", "padding"))[1]
+    tensor([[False,  True]])
+    """
     for mask, name in ((padding, names[1]), (attn_mask, names[0])):
         if mask is not None and not _is_bool(mask) and not mask.is_floating_point():
             raise AssertionError(
@@ -266,6 +273,16 @@ def _with_weights(q: Any, k: Any, v: Any, mask: Any, dropout_p: float) -> tuple[
     return weights @ v, weights
 
 
+def _joined(out: Any, shape: Any, first: bool, out_proj: Any) -> Tensor:
+    """The heads side by side, in query's shape, and projected."""
+    if first and len(shape) == 3 and type(out.array) is np.ndarray:
+        # PyTorch's result lies in memory with the length first: dropout draws in that order
+        shape = (shape[1], shape[0], shape[2])
+        return linear(out.permute(2, 0, 1, 3).reshape(*shape), *out_proj).transpose(0, 1)
+    out = out.transpose(1, 2) if first else out.permute(2, 0, 1, 3)
+    return linear(out.reshape(*shape), *out_proj)
+
+
 def _attend(
     query: Any, key: Any, value: Any, embed_dim: int, num_heads: int, in_proj: Any, extra: Any,
     dropout_p: float, out_proj: Any, key_padding_mask: Any, need_weights: bool, attn_mask: Any,
@@ -305,12 +322,7 @@ def _attend(
     else:
         seen = ~mask if mask is not None and _is_bool(mask) else mask
         out, weights = scaled_dot_product_attention(q, k, v, seen, dropout_p, causal), None
-    if first and batched and type(out.array) is np.ndarray:
-        # PyTorch's result lies in memory with the length first: dropout draws in that order
-        shape = (n.rows, n.batch, embed_dim)
-        return linear(out.permute(2, 0, 1, 3).reshape(shape), *out_proj).transpose(0, 1), weights
-    out = out.transpose(1, 2) if first else out.permute(2, 0, 1, 3)
-    return linear(out.reshape(*query.shape), *out_proj), weights
+    return _joined(out, query.shape, first, out_proj), weights
 
 
 def multi_head_attention_forward(
