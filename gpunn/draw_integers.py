@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn import native
 from gpunn.device import CPU, Device
 from gpunn.draw import (
     FLOATS,
@@ -32,6 +33,7 @@ from gpunn.dtypes import BF16, F16, F32, F64
 from gpunn.generator import Generator, pick
 
 _U32 = 0xFFFFFFFF
+_MANY = 1 << 12  # coins from which on the compiled code is quicker
 
 
 def geometric(
@@ -87,6 +89,9 @@ def bernoulli(
         if not 0 <= p <= 1:
             raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
         need(known, "bernoulli_scalar_cpu_", dtype)
+        found = _many_coins(pick(generator, device), shape, p)
+        if found is not None:
+            return found.astype(dtype, copy=False)
 
         def coins(g: Generator, n: int) -> Any:
             if g.is_philox:
@@ -109,6 +114,18 @@ def bernoulli(
         generator, device, shape, F64 if wide else F32, lambda g, n: unit(g, n, wide)
     )
     return (numbers < p).astype(dtype)
+
+
+def _many_coins(generator: Generator, shape: Shape, p: float) -> np.ndarray | None:
+    """Many bools at once, by the compiled code; None where it has no answer."""
+    if generator.is_philox or math.prod(shape) < _MANY:
+        return None
+    with generator.lock:
+        state = generator.stream.state()
+        found = native.coins(state, shape, math.ceil(math.ldexp(p, 53)))
+        if found is not None:
+            generator.stream.resume(state)
+    return found
 
 
 def randint(

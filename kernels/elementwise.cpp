@@ -2,6 +2,7 @@
 //
 //   unary       y = f(x)
 //   unary_grad  dx = dy * f'(x)
+//   add_to_rows y += b, for y (rows, n) and b (n)
 //
 // f by its number: 0 exp, 1 log, 2 tanh, 3 sigmoid, 4 silu = x sigmoid(x), 5 erf,
 // 6 gelu = x (1 + erf(x / sqrt 2)) / 2, 7 gelu_tanh = x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
@@ -119,6 +120,13 @@ template <class T> int64_t unary_grad(long which, long n, const T *x, const T *d
     return 0;
 }
 
+template <class T> void add_to_rows(long rows, long n, T *y, const T *b) {
+    parallel_ranges(rows, 1 + LEAST / (n + 1), [&](long begin, long end) {
+        for (long r = begin; r < end; r++)
+            for (long j = 0; j < n; j++) y[r * n + j] += b[j];
+    });
+}
+
 }  // namespace
 
 #define DEFINE(suffix, T)                                                                          \
@@ -127,6 +135,9 @@ template <class T> int64_t unary_grad(long which, long n, const T *x, const T *d
     }                                                                                              \
     EXPORT int64_t unary_grad_##suffix(int64_t which, int64_t n, const T *x, const T *dy, T *dx) { \
         return unary_grad<T>(which, n, x, dy, dx);                                                 \
+    }                                                                                              \
+    EXPORT void add_to_rows_##suffix(int64_t rows, int64_t n, T *y, const T *b) {                  \
+        add_to_rows<T>(rows, n, y, b);                                                             \
     }
 DEFINE(f32, float)
 DEFINE(f64, double)

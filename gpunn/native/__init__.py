@@ -11,7 +11,8 @@ from gpunn.native.attention import (
     attention_marks,
 )
 from gpunn.native.conv import conv_forward, conv_input_grad, conv_size, conv_weight_grad
-from gpunn.native.elementwise import unary, unary_grad
+from gpunn.native.dropout import coins, dropout
+from gpunn.native.elementwise import add_to_rows, unary, unary_grad
 from gpunn.native.embedding import embedding_backward, embedding_forward
 from gpunn.native.loader import (
     get_num_threads,
@@ -48,6 +49,7 @@ from gpunn.native.softmax import (
 
 __all__ = [
     "adam_step",
+    "add_to_rows",
     "attention_backward",
     "attention_forward",
     "attention_keep",
@@ -57,12 +59,14 @@ __all__ = [
     "batch_norm_apply",
     "batch_norm_backward",
     "batch_norm_stats",
+    "coins",
     "conv_forward",
     "conv_input_grad",
     "conv_size",
     "conv_weight_grad",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "dropout",
     "embedding_backward",
     "embedding_forward",
     "get_num_threads",

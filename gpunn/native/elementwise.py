@@ -35,3 +35,14 @@ def unary_grad(name: str, x: np.ndarray, dy: np.ndarray) -> np.ndarray | None:
     x, dy = contiguous(x), contiguous(dy)
     call(_NUMBER[name], x.size, address(x), address(dy), address(dx))
     return dx
+
+
+def add_to_rows(y: np.ndarray, b: np.ndarray) -> bool:
+    """y += b, in place, for y (..., n) and b (n,); whether it was done: both must be contiguous."""
+    call = function("add_to_rows", "iipp", y.dtype) if type(y) is np.ndarray else None
+    if call is None or y.dtype != b.dtype or b.shape != y.shape[-1:]:
+        return False
+    if not (y.flags.c_contiguous and b.flags.c_contiguous):
+        return False
+    call(y.size // b.size, b.size, address(y), address(b))
+    return True

@@ -20,6 +20,8 @@ _library: ctypes.CDLL | None = None
 _searched = False
 _found = "not looked for yet"
 _threads: int | None = None
+_KEPT = 1 << 29  # bytes of freed memory that stay with the process (kernels/threads.cpp)
+_MEMORY_WISHES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def lib() -> ctypes.CDLL | None:
@@ -129,6 +131,8 @@ def _load() -> ctypes.CDLL | None:
         for argument in library.gpunn_set_num_threads, library.gpunn_get_num_threads:
             argument.restype = ctypes.c_int
         library.gpunn_set_num_threads(get_num_threads())
+        if not any(name in os.environ for name in _MEMORY_WISHES):
+            library.gpunn_keep_freed(ctypes.c_int64(_KEPT))
     except (build.BuildError, OSError, AttributeError) as error:
         text = str(error).strip()
         _found = f"none: {text[:500]}; NumPy does the work"

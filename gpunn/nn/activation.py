@@ -22,16 +22,27 @@ from gpunn.ops.transcend import tanh as tanh
 from gpunn.special.erf import erf
 from gpunn.tensor import Tensor
 
+_MANY = 1 << 15  # elements from which on several threads beat NumPy's one
+
+
+def _relu_array(x: Any, xp: Any) -> Any:
+    many = type(x) is np.ndarray and x.size >= _MANY
+    y = native.pointwise("threshold", (0.0, 0.0), x) if many else None
+    return xp.maximum(x, x.dtype.type(0)) if y is None else y
+
 
 def _relu_rule(g: Any, y: Any) -> Any:
-    if type(g) is np.ndarray or isinstance(g, Tensor):
-        return g * (y > 0)
-    gx = kernels.unary_grad("relu", y, g)
+    gx = None
+    if type(g) is np.ndarray:
+        if g.size >= _MANY:
+            gx = native.pointwise_grad("threshold", (0.0, 0.0), y, g)
+    elif not isinstance(g, Tensor):
+        gx = kernels.unary_grad("relu", y, g)
     return g * (y > 0) if gx is None else gx
 
 
 _relu = unary(
-    "relu", lambda x, xp: xp.maximum(x, x.dtype.type(0)), _relu_rule, -1,
+    "relu", _relu_array, _relu_rule, -1,
     kernel=functools.partial(kernels.unary, "relu"), summary="max(x, 0); NaN stays NaN.",
     example="gpunn.relu(gpunn.tensor([-1., 2.]))\ntensor([0., 2.])",
 )  # fmt: skip

@@ -11,18 +11,35 @@ from typing import Any
 
 import numpy as np
 
-from gpunn import draw_integers
+from gpunn import draw_integers, native
 from gpunn.autograd.graph import result, vjp
 from gpunn.cuda.kernels import dropout as kernels
+from gpunn.draw import need
 from gpunn.generator import default_for
 from gpunn.nn._pointwise import Activation
 from gpunn.ops._rows import inplace, proper
 from gpunn.tensor import Tensor, wrap
 
+_NATIVE_SIZE = 1 << 12  # elements from which on the compiled code is quicker
 
-@vjp((None,), name="NativeDropoutBackward0")
-def _dropout_vjp(g: Any, mask: Any) -> Any:
-    return g * (wrap(mask, g.device) if isinstance(g, Tensor) else mask)
+
+@vjp((None, None), name="NativeDropoutBackward0")
+def _dropout_vjp(g: Any, kept: Any, factor: Any) -> Any:
+    if isinstance(g, Tensor):
+        return g * wrap(kept * factor, g.device)
+    return _apply(g, kept, factor)
+
+
+def _apply(x: Any, kept: Any, factor: Any) -> Any:
+    """x * factor where `kept`, x * 0 elsewhere, of raw arrays; the result lies as `kept` does."""
+    order = _order(kept)
+    if order is not None:
+        y = _apply(x.transpose(order), kept.transpose(order), factor)
+        return y.transpose(np.argsort(order))
+    y = None
+    if type(x) is np.ndarray and x.size >= _NATIVE_SIZE and x.dtype == factor.dtype:
+        y = native.dropout(x, kept, float(factor))
+    return x * (kept * factor) if y is None else y
 
 
 def refuse_integers(input: Tensor, p: float) -> None:
@@ -34,14 +51,21 @@ def refuse_integers(input: Tensor, p: float) -> None:
         )
 
 
-def _mask(x: Any, keep: float, device: Any) -> Any:
-    """1 where an element stays; of a transposed array in the order of its memory, on the CPU."""
-    if type(x) is not np.ndarray or x.flags.c_contiguous or 0 in x.strides:
-        return draw_integers.bernoulli(x.shape, x.dtype, None, keep, device=device)
-    order = sorted(range(x.ndim), key=lambda d: -abs(x.strides[d]))
-    shape = tuple(x.shape[d] for d in order)
-    mask = draw_integers.bernoulli(shape, x.dtype, None, keep, device=device)
-    return mask.transpose(np.argsort(order))
+def _coins(x: Any, keep: float, device: Any) -> Any:
+    """True where an element stays; of a transposed array in the order of its memory, on the CPU."""
+    if not keep:  # PyTorch draws nothing
+        return device.xp.zeros(x.shape, np.bool_)
+    order = None if 0 in x.strides else _order(x)
+    shape = x.shape if order is None else tuple(x.shape[d] for d in order)
+    kept = draw_integers.bernoulli(shape, np.dtype(np.bool_), None, keep, device=device)
+    return kept if order is None else kept.transpose(np.argsort(order))
+
+
+def _order(x: Any) -> list[int] | None:
+    """The dimensions in the order of memory, where that is not their own, of a NumPy array."""
+    if type(x) is not np.ndarray or x.flags.c_contiguous:
+        return None
+    return sorted(range(x.ndim), key=lambda d: -abs(x.strides[d]))
 
 
 def _drop(input: Tensor, p: float) -> Tensor:
@@ -50,10 +74,11 @@ def _drop(input: Tensor, p: float) -> Tensor:
     keep = 1 - p
     if type(x) is not np.ndarray and kernels.serves(x.dtype):
         return _kept(input, keep, *default_for(input.device).reserve(x.size))
-    mask = _mask(x, keep, input.device)
-    if keep:
-        mask = mask / x.dtype.type(keep)
-    return result(x * mask, input, _dropout_vjp, (input,), (mask,))
+    need(x.dtype.kind != "c", "bernoulli_scalar_cpu_", x.dtype)
+    kept = _coins(x, keep, input.device)
+    one = x.dtype.type(1)
+    factor = one / x.dtype.type(keep) if keep else one
+    return result(_apply(x, kept, factor), input, _dropout_vjp, (input,), (kept, factor))
 
 
 def _kept(input: Tensor, keep: float, seed: int, offset: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn import native
 from gpunn.amp.casts import AUTOCAST, autocasts, casts
 from gpunn.autograd.graph import mode, result, vjp
 from gpunn.dtypes import F32, F64
@@ -20,6 +21,8 @@ from gpunn.ops.create import empty
 from gpunn.ops.linalg import _proper, matmul, matmul_array
 from gpunn.ops.reduce import sum_array
 from gpunn.tensor import Tensor
+
+_NATIVE_SIZE = 1 << 16  # elements from which on several threads add the bias
 
 
 def linear(
@@ -53,7 +56,7 @@ def linear(
         return made if out is None else write_out(out, made, "linear")
     try:
         y = x @ w.T if x.ndim < 3 and (d is F32 or d is F64) else matmul_array(x, w.T)
-        if b is not None:
+        if b is not None and not (y.size >= _NATIVE_SIZE and native.add_to_rows(y, b)):
             y += b
     except ValueError:
         raise _linear_error(x, w, b) from None

@@ -92,3 +92,21 @@ def test_in_place_views_and_other_dtypes():
     np.testing.assert_array_equal(x, y.T)
     assert native.unary("exp", np.zeros(0, np.float32)).shape == (0,)
     assert native.unary("exp", np.zeros(3, np.float16)) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (300, 101), (7, 6, 40), (2, 70000)])
+def test_a_row_is_added_to_all(shape, dtype):
+    rng = np.random.default_rng(0)
+    y, b = (rng.standard_normal(s).astype(dtype) for s in (shape, shape[-1:]))
+    want = y + b
+    assert native.add_to_rows(y, b)
+    np.testing.assert_array_equal(y, want)
+
+
+def test_a_row_that_does_not_fit_is_not_added():
+    y, b = np.zeros((4, 6), np.float32), np.ones(6, np.float32)
+    for left, right in ((y.T, b[:4]), (y, b[:1]), (y, b[:4]), (y, b.astype(np.float64)),
+                        (y, np.ones(12, np.float32)[::2]), (y.astype(np.float16), b)):  # fmt: skip
+        assert not native.add_to_rows(left, right)
+    assert not y.any()

@@ -65,6 +65,29 @@ def test_importing_gpunn_loads_nothing():
     assert run(script) == "False"
 
 
+FREED = """
+import resource
+import numpy as np
+from gpunn import native
+native.lib()
+def step():
+    parts = [np.empty(1 << 22, np.uint8) for _ in range(20)]
+    for part in parts:
+        part.fill(1)
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
+@pytest.mark.skipif(native.lib() is None, reason=native.status())
+def test_freed_memory_stays_for_the_next_step():
+    assert int(run(FREED)) < 1000  # pages; 20,480 are written
+    assert int(run(FREED, MALLOC_TRIM_THRESHOLD_="131072")) > 1000  # the user's wish counts
+
+
 needs_library = pytest.mark.skipif(native.lib() is None, reason=native.status())
 
 ALL = """

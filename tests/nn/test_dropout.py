@@ -32,6 +32,24 @@ def test_rate_one_is_all_zero():
     assert F.dropout(gpunn.ones(5), 1.0).tolist() == [0.0] * 5
 
 
+@pytest.mark.parametrize("p", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("n", [100, 70_001])
+def test_the_mask_and_what_is_drawn_next_are_pytorchs(n, p):
+    def draw(T):
+        T.manual_seed(3)
+        y = T.nn.functional.dropout(T.ones(n), p)
+        return T.cat([y, T.nn.functional.dropout(T.ones(n), p), T.rand(3)])
+
+    same(draw)
+
+
+@pytest.mark.parametrize("dtype", [gpunn.float16, gpunn.bfloat16, gpunn.float64])
+def test_dtypes_large_and_small(dtype):
+    for n in (10, 5000):
+        y = F.dropout(gpunn.ones(n, dtype=dtype), 0.5)
+        assert y.dtype is dtype and set(y.tolist()) == {0.0, 2.0}
+
+
 def test_a_mask_is_drawn_in_the_order_of_memory():
     def program(T):
         x = T.arange(24.0).reshape(2, 3, 4) + 1
