@@ -248,7 +248,8 @@ def track_view(base: Tensor, out: Tensor) -> None:
     known = (base._extra or extra(base)).views
     count = len(known)
     if count >= 16 and count & (count - 1) == 0:
-        known[:] = [r for r in known if r() is not None]
+        # another thread may be adding one: what is behind these stays
+        known[:count] = [r for r in known[:count] if r() is not None]
     known.append(weakref.ref(out))
 
 
