@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpunn.amp.casts import autocast_is_on
 from gpunn.dtypes import F32
 from gpunn.nn import init
 from gpunn.nn.attention import scaled_dot_product_attention
@@ -267,7 +268,8 @@ def _with_weights(q: Any, k: Any, v: Any, mask: Any, dropout_p: float) -> tuple[
         scores = scores.masked_fill(mask, -math.inf) if hidden is mask else scores + mask
         nothing = hidden.all(-1, keepdim=True)  # softmax of a row of -inf has no value
         weights = softmax(scores.masked_fill(nothing, 0.0), -1).masked_fill(nothing, 0.0)
-    weights = cast(weights, dtype)
+    if not (autocast_is_on("cuda") and q.device.type == "cuda"):  # there softmax gives float32
+        weights = cast(weights, dtype)
     if dropout_p > 0:
         weights = dropout(weights, dropout_p)
     return weights @ v, weights
