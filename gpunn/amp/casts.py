@@ -46,9 +46,9 @@ class _State(threading.local):
 state = _State()
 
 
-def autocast_is_on() -> bool:
-    """Whether this thread is inside of an autocast context for any type of device."""
-    return bool(AUTOCAST) and bool(state.on)
+def autocast_is_on(kind: str | None = None) -> bool:
+    """Whether this thread is inside of autocast for a type of device, for any without one."""
+    return bool(AUTOCAST) and (kind in state.on if kind else bool(state.on))
 
 
 def settings() -> tuple[frozenset[str], dict[str, dtypes.dtype]]:
@@ -68,6 +68,16 @@ def as_set(kept: tuple[frozenset[str], dict[str, dtypes.dtype]]) -> Iterator[Non
     finally:
         state.switch(on)
         state.dtype, state.cache_enabled = dtype, cached
+
+
+def uncast(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The function with autocast off: in-place forms compute in the dtypes that they are given."""
+    before = state.on
+    state.switch(frozenset())
+    try:
+        return function(*args, **kwargs)
+    finally:
+        state.switch(before)
 
 
 def casts(name: str, *values: Any) -> Any:
@@ -97,7 +107,6 @@ def autocasts(name: str) -> Callable[[F], F]:
                 return _run(name, function, args, kwargs)
             return function(*args, **kwargs)
 
-        run.without_autocast = function  # type: ignore[attr-defined]
         return run  # type: ignore[return-value]
 
     return declare

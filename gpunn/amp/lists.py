@@ -68,7 +68,7 @@ CPU = _policies({
     """,
     FIRST: "gru",
     WIDEST: "cat index_copy stack",
-    AS_IS: "addmv addr bilinear dot linalg_lu_solve mv vdot",
+    AS_IS: "bilinear linalg_lu_solve",
 })  # fmt: skip
 
 POLICIES = {"cuda": CUDA, "cpu": CPU}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpunn import dtypes
+from gpunn.amp.casts import AUTOCAST, uncast
 from gpunn.autograd.graph import Node, Output, adopt, check_inplace, mode, touch
 from gpunn.autograd.graph import _clock as clock
 from gpunn.device import CPU
@@ -49,7 +50,6 @@ def write_out(out: Tensor, value: Tensor, name: str) -> Tensor:
 def inplace(op: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:
     """The in-place form `x.op_(...)`: computes op, writes it into x, and takes over its history."""
     stem = name or op.__name__
-    op = getattr(op, "without_autocast", op)
     ufunc = getattr(op, "ufunc", None)
 
     def op_(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -57,7 +57,7 @@ def inplace(op: Callable[..., Any], name: str | None = None) -> Callable[..., An
         if ufunc is not None and not kwargs and _straight(ufunc, self, args):
             return self
         start = clock() if mode.grad else 0
-        value = op(self, *args, **kwargs)
+        value = uncast(op, self, *args, **kwargs) if AUTOCAST else op(self, *args, **kwargs)
         if value._requires_grad and mode.grad:
             _keep_saved(value, self.array, start)
         return write(self, value, stem)

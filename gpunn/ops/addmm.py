@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.amp.casts import autocasts
+from gpunn.amp.casts import AUTOCAST, casts, uncast
 from gpunn.autograd.graph import check_inplace, needs, result, unbroadcast, vjp
 from gpunn.device import CPU
 from gpunn.dtypes import F32, F64
@@ -21,6 +21,7 @@ from gpunn.ops.linalg import (
     _shape_error,
     matmul,
     outer,
+    plain_matmul,
 )
 from gpunn.tensor import Tensor
 
@@ -72,7 +73,6 @@ def _plain_addmm(input: Tensor, mat1: Tensor, mat2: Tensor) -> Tensor | None:
     return result(y, input, _addmm_vjp, (input, mat1, mat2), saved)
 
 
-@autocasts("addmm")
 def addmm(
     input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out: Tensor | None = None,
@@ -85,6 +85,8 @@ def addmm(
     >>> gpunn.addmm(gpunn.tensor([1., 2.]), gpunn.ones(1, 3), gpunn.ones(3, 2))
     tensor([[4., 5.]])
     """
+    if AUTOCAST and out is None:
+        input, mat1, mat2 = casts("addmm", input, mat1, mat2)
     if beta == 1 and alpha == 1 and out is None:
         made = _plain_addmm(input, mat1, mat2)
         if made is not None:
@@ -104,7 +106,6 @@ def addmm(
     return _out(_affine("addmm", matmul, input, (mat1, mat2), shape, beta, alpha), out, "addmm")
 
 
-@autocasts("addmv")
 def addmv(
     input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out: Tensor | None = None,
@@ -117,6 +118,8 @@ def addmv(
     >>> gpunn.addmv(gpunn.tensor([1., 2.]), gpunn.ones(2, 3), gpunn.ones(3))
     tensor([4., 5.])
     """
+    if AUTOCAST and out is None:
+        input, mat, vec = casts("addmv", input, mat, vec)
     _check_vector(mat, vec, input.array.ndim)
     n, m = mat.array.shape
     if vec.array.shape[0] != m or input.array.size not in (1, n):
@@ -129,7 +132,7 @@ def addmv(
             "addmv input tensors must have the same dtype, but got "
             f"{_proper(input)}, {_proper(mat)}, and {_proper(vec)}"
         )
-    return _out(_affine("addmv", matmul, input, (mat, vec), (n,), beta, alpha), out, "addmv")
+    return _out(_affine("addmv", plain_matmul, input, (mat, vec), (n,), beta, alpha), out, "addmv")
 
 
 def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
@@ -139,7 +142,6 @@ def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
     return matmul(left, b.reshape((k, m)))  # type: ignore[attr-defined]
 
 
-@autocasts("addbmm")
 def addbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out: Tensor | None = None,
@@ -153,6 +155,8 @@ def addbmm(
     tensor([[16.],
             [16.]])
     """
+    if AUTOCAST and out is None:
+        input, batch1, batch2 = casts("addbmm", input, batch1, batch2)
     for name, x in (("batch1", batch1), ("batch2", batch2)):
         if x.array.ndim != 3:
             raise RuntimeError(f"{name} must be a 3D tensor")
@@ -176,7 +180,7 @@ def addbmm_(
 ) -> Tensor:
     """In-place version of `addbmm`. As in PyTorch, a tensor that had to be broadcast grows."""
     check_inplace(self)
-    made = addbmm(self, batch1, batch2, beta=beta, alpha=alpha)
+    made = uncast(addbmm, self, batch1, batch2, beta=beta, alpha=alpha)
     if self.array.shape != made.array.shape:
         self.array = self.device.xp.empty(made.array.shape, self.array.dtype)
     return write(self, made, "addbmm")
@@ -190,7 +194,6 @@ def _check_batch_dtypes(input: Tensor, batch1: Tensor, batch2: Tensor) -> None:
         )
 
 
-@autocasts("baddbmm")
 def baddbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out_dtype: Any = None, out: Tensor | None = None,
@@ -203,6 +206,8 @@ def baddbmm(
     >>> gpunn.baddbmm(gpunn.ones(1), gpunn.ones(5, 2, 3), gpunn.ones(5, 3, 4)).shape
     torch.Size([5, 2, 4])
     """
+    if AUTOCAST and out is None:
+        input, batch1, batch2 = casts("baddbmm", input, batch1, batch2)
     _check_batches(batch1, batch2)
     _check_batch_dtypes(input, batch1, batch2)
     shape = (*batch1.array.shape[:2], batch2.array.shape[2])
@@ -210,7 +215,6 @@ def baddbmm(
     return _out(made, out, "baddbmm")
 
 
-@autocasts("addr")
 def addr(
     input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1,
     out: Tensor | None = None,
@@ -225,6 +229,8 @@ def addr(
     tensor([[4., 5.],
             [7., 9.]])
     """
+    if AUTOCAST and out is None:
+        input, vec1, vec2 = casts("addr", input, vec1, vec2)
     for name, x in (("vec1", vec1), ("vec2", vec2)):
         if x.array.ndim != 1:
             raise RuntimeError(f"addr: Expected 1-D argument {name}, but got {x.array.ndim}-D")

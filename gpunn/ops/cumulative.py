@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunn import dtypes
-from gpunn.amp.casts import autocasts
+from gpunn.amp.casts import AUTOCAST, casts_one
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, vjp
 from gpunn.dtypes import F32, F64
@@ -71,7 +71,6 @@ def _running(name: str, input: Tensor, dim: int, dtype: Any) -> tuple[Tensor, An
     return input, y.astype(x.dtype, copy=False), axis
 
 
-@autocasts("cumsum")
 def cumsum(
     input: Tensor, dim: Any = None, *, dtype: Any = None, out: Tensor | None = None,
     axis: Any = None,
@@ -83,6 +82,8 @@ def cumsum(
     >>> gpunn.cumsum(gpunn.tensor([1, 2, 3]), 0)
     tensor([1, 3, 6])
     """
+    if AUTOCAST and dtype is None and out is None:
+        input = casts_one("cumsum", input)
     x, y, d = _running("cumsum", input, axis if dim is None else dim, dtype)
     made = result(y, x, _cumsum_vjp, (x,), (d,))
     return made if out is None else write_out(out, made, "cumsum")
@@ -124,7 +125,6 @@ def _cumprod_gradients(g: Tensor, x: Tensor, axis: int) -> Tensor:
     return cat(parts, axis)
 
 
-@autocasts("cumprod")
 def cumprod(
     input: Tensor, dim: Any = None, *, dtype: Any = None, out: Tensor | None = None,
     axis: Any = None,
@@ -136,6 +136,8 @@ def cumprod(
     >>> gpunn.cumprod(gpunn.tensor([1, 2, 3]), 0)
     tensor([1, 2, 6])
     """
+    if AUTOCAST and dtype is None and out is None:
+        input = casts_one("cumprod", input)
     x, y, d = _running("cumprod", input, axis if dim is None else dim, dtype)
     made = result(y, x, _cumprod_vjp, (x,), (x.array, d))
     return made if out is None else write_out(out, made, "cumprod")

@@ -140,6 +140,11 @@ def _matmul(input: Tensor, other: Tensor, out: Tensor | None) -> Tensor:
     return _out(result(y, input, _matmul_vjp, (input, other), saved), out, "matmul")
 
 
+def plain_matmul(input: Tensor, other: Tensor) -> Tensor:
+    """matmul of the operands as they are: autocast does not cast them."""
+    return _matmul(input, other, None)
+
+
 def _out(made: Tensor, out: Tensor | None, name: str) -> Tensor:
     return made if out is None else write_out(out, made, name)
 
@@ -255,7 +260,6 @@ def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
     return matmul(input, mat2, out=out)
 
 
-@autocasts("mv")
 def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
     """A matrix by a vector: (n, m) by (m,) gives (n,).
 
@@ -265,8 +269,10 @@ def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
     >>> gpunn.mv(gpunn.tensor([[1, 2], [3, 4]]), gpunn.tensor([1, 1]))
     tensor([3, 7])
     """
+    if AUTOCAST and out is None:
+        input, vec = casts("mv", input, vec)
     _check_vector(input, vec, 1)
-    return matmul(input, vec, out=out)
+    return _matmul(input, vec, out)
 
 
 def _check_vector(mat: Tensor, vec: Tensor, ndim: int) -> None:
@@ -276,7 +282,6 @@ def _check_vector(mat: Tensor, vec: Tensor, ndim: int) -> None:
         )
 
 
-@autocasts("dot")
 def dot(input: Tensor, tensor: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The sum of the products of two vectors.
 
@@ -286,16 +291,17 @@ def dot(input: Tensor, tensor: Tensor, *, out: Tensor | None = None) -> Tensor:
     >>> gpunn.dot(gpunn.tensor([2, 3]), gpunn.tensor([2, 1]))
     tensor(7)
     """
+    if AUTOCAST and out is None:
+        input, tensor = casts("dot", input, tensor)
     if input.array.ndim != 1 or tensor.array.ndim != 1:
         raise RuntimeError(
             f"1D tensors expected, but got {input.array.ndim}D and {tensor.array.ndim}D tensors"
         )
     if input.array.dtype.kind == "b":
         raise NotImplementedError("\"dot\" not implemented for 'Bool'")
-    return matmul(input, tensor, out=out)
+    return _matmul(input, tensor, out)
 
 
-@autocasts("vdot")
 def vdot(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """`dot` with the first vector conjugated.
 

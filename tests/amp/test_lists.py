@@ -25,8 +25,9 @@ ASKED = re.compile(r'\b(?:autocasts|casts|casts_one)\(\s*"(\w+)"')
 ROWS = re.compile(r'\b(?:unary|binary|_row|_power_row|special)\(\s*"(\w+)"')
 NAMED = {  # asked for under a name that is put together
     *(f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)), "convolution",
-    "mm", "avg_pool3d", "max_pool3d", "max_unpool2d", "max_unpool3d", "fractional_max_pool2d",
-    "fractional_max_pool3d", "softmax", "log_softmax", "pow", "lstm", "gru", "rnn",
+    "mm", "vdot", "avg_pool3d", "max_pool3d", "max_unpool2d", "max_unpool3d",
+    "fractional_max_pool2d", "fractional_max_pool3d", "softmax", "log_softmax", "pow", "lstm",
+    "gru", "rnn",
     *(f"re{kind}_pad{d}d" for kind in ("flection", "plication") for d in (1, 2, 3)),
 }  # fmt: skip
 
