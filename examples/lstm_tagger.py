@@ -82,7 +82,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--impl", choices=["gpunn", "torch"], default="gpunn")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch-size", type=int, default=32, help="lines of a step")
     parser.add_argument("--files", type=int, default=80, help="modules of the library to read")
     parser.add_argument("--hidden", type=int, default=96, help="state of each LSTM direction")
@@ -319,11 +319,24 @@ def print_lines(train, val, found, count: int = 4) -> None:
 
     rich = sorted(range(len(val)), key=variety, reverse=True)
     wrong = [i for i in rich if any(r and r != g for (_, r), g in zip(val[i], found[i]))]
-    right = [i for i in rich if i not in set(wrong)]
+    mistaken = set(wrong)
+    right = [i for i in rich if i not in mistaken]
     print("\nSome lines of these files, and the roles that the model gives:\n")
-    print("\n\n".join(show(val[i], found[i]) for i in right[:count]))
+    print("\n\n".join(show(val[i], found[i]) for i in different(val, right, count)))
     print(f"\nA name is wrong in {len(wrong)} of {len(val)} lines; its role is after the slash:\n")
-    print("\n\n".join(show(val[i], found[i]) for i in wrong[:count]))
+    print("\n\n".join(show(val[i], found[i]) for i in different(val, wrong, count)))
+
+
+def different(val, candidates: list[int], count: int) -> list[int]:
+    """The first `count` candidates that share at most one name with those before."""
+    chosen: list[int] = []
+    seen: list[set[str]] = []
+    for i in candidates:
+        names = {word for word, role in val[i] if role}
+        if len(chosen) < count and all(len(names & others) < 2 for others in seen):
+            chosen.append(i)
+            seen.append(names)
+    return chosen
 
 
 def show(line, tags) -> str:
