@@ -17,6 +17,13 @@
 
 namespace {
 
+// The terms of c are those of a polynomial, c[0] first.
+template <class T, int N> inline Vec<T> polynomial(Vec<T> x, const T (&c)[N]) {
+    Vec<T> p = splat(c[N - 1]);
+    UNROLL for (int i = N - 2; i >= 0; i--) p = p * x + c[i];
+    return p;
+}
+
 inline Vec<float> verf(Vec<float> x) {
     static constexpr float c[] = {0.1283791667f, -0.3761263402f, 0.1128369935f, -0.02685958812f,
                                   0.005201456326f, -0.0008147081117f, 8.387074557e-5f};

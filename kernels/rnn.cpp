@@ -148,7 +148,12 @@ struct Some {
     template <class T> void put(T *p, Vec<T> v) const { store_some(p, v, lanes); }
 };
 
-template <class T> inline Vec<T> sigmoid(Vec<T> x) { return T(1) / (T(1) + vexp<T>(-x)); }
+template <class T> inline Vec<T> sigmoid(Vec<T> x) {
+    constexpr T far = sizeof(T) == 4 ? 87 : 708;        // from there on no number is left, or 1
+    IVec<T> k;
+    Vec<T> p = exp_series<T>(reduce<T>(clamp<T>(-x, -far, far), k), 0);
+    return T(1) / (T(1) + p * power_of_two<T>(k));
+}
 
 // The cells. step: units [j, ...) of a row whose old state is row `old`, with the old state's part
 // of the gates at gh[g * apart]. back: the gates' gradients to d.at[...] + j and added to total, from

@@ -1,7 +1,7 @@
-// exp, log and tanh on vectors, by polynomials: within 2 units in the last place of the exact value.
+// exp, log and tanh on vectors, by polynomials: within 2 units in the last place (tanh 3).
 //
 //   vexp(v)   0 below the range, inf above it, NaN of NaN; denormal results are right
-//   vtanh(v)  -0 of -0
+//   vtanh(v)  1 and -1 far out, NaN of NaN, -0 of -0
 //   vlog(v)   -inf of 0, NaN of negative numbers, inf of inf
 #pragma once
 #include "simd.h"
@@ -31,21 +31,43 @@ template <class T> inline Vec<T> power_of_two(IVec<T> n) {
     return Vec<T>((n + Floating<T>::BIAS) << Floating<T>::MANTISSA);
 }
 
-template <class T> inline Vec<T> vexp(Vec<T> x) {
+// v between low and high; NaN stays, as a comparison with it is false.
+template <class T> inline Vec<T> clamp(Vec<T> v, T low, T high) {
+    v = v < low ? splat(low) : v;
+    return v > high ? splat(high) : v;
+}
+// x = k ln 2 + r with |r| <= ln 2 / 2: gives r.
+template <class T> inline Vec<T> reduce(Vec<T> x, IVec<T> &k) {
     typedef Floating<T> F;
-    x = x < F::LOW ? splat(F::LOW) : x;                 // a comparison with NaN is false: NaN stays
-    x = x > F::HIGH ? splat(F::HIGH) : x;
     Vec<T> shifted = x * T(1.44269504088896340736) + F::ROUND;
     Vec<T> n = shifted - F::ROUND;
-    IVec<T> k = IVec<T>(shifted) - IVec<T>(splat(F::ROUND));
-    Vec<T> r = x - n * F::LN2_HIGH - n * F::LN2_LOW;
+    k = IVec<T>(shifted) - IVec<T>(splat(F::ROUND));
+    return x - n * F::LN2_HIGH - n * F::LN2_LOW;
+}
+// The sum of r^(i - first) / i! over i >= first.
+template <class T> inline Vec<T> exp_series(Vec<T> r, int first) {
     static constexpr double inverse_factorial[] = {
         1, 1, 1 / 2., 1 / 6., 1 / 24., 1 / 120., 1 / 720., 1 / 5040., 1 / 40320., 1 / 362880.,
         1 / 3628800., 1 / 39916800., 1 / 479001600., 1 / 6227020800.};
-    Vec<T> p = splat(T(inverse_factorial[F::EXP_TERMS]));
-    UNROLL for (int i = F::EXP_TERMS - 1; i >= 0; i--) p = p * r + T(inverse_factorial[i]);
+    Vec<T> p = splat(T(inverse_factorial[Floating<T>::EXP_TERMS]));
+    UNROLL for (int i = Floating<T>::EXP_TERMS - 1; i >= first; i--)
+        p = p * r + T(inverse_factorial[i]);
+    return p;
+}
+
+template <class T> inline Vec<T> vexp(Vec<T> x) {
+    IVec<T> k;
+    Vec<T> p = exp_series<T>(reduce<T>(clamp<T>(x, Floating<T>::LOW, Floating<T>::HIGH), k), 0);
     IVec<T> half = k >> 1;                              // in two steps: 2^k may not be a number
     return p * power_of_two<T>(half) * power_of_two<T>(k - half);
+}
+
+// e / (e + 2) of e = exp(2 x) - 1, which keeps the digits of a small x.
+template <class T> inline Vec<T> vtanh(Vec<T> x) {
+    IVec<T> k;
+    Vec<T> r = reduce<T>(clamp<T>(x + x, T(-40), T(40)), k), two = power_of_two<T>(k);
+    Vec<T> e = two * (r * exp_series<T>(r, 1)) + (two - T(1));
+    return x == T(0) ? x : e / (e + T(2));              // -0 stays -0
 }
 
 template <class T> inline Vec<T> vlog(Vec<T> x) {
@@ -71,33 +93,6 @@ template <class T> inline Vec<T> vlog(Vec<T> x) {
 }
 
 template <class T> inline Vec<T> magnitude(Vec<T> x) { return x < T(0) ? -x : x; }
-
-// The terms of c are those of a polynomial, c[0] first.
-template <class T, int N> inline Vec<T> polynomial(Vec<T> x, const T (&c)[N]) {
-    Vec<T> p = splat(c[N - 1]);
-    UNROLL for (int i = N - 2; i >= 0; i--) p = p * x + c[i];
-    return p;
-}
-
-template <class T> inline Vec<T> vtanh(Vec<T> x) {
-    Vec<T> z = x * x, p;                                // tanh(x) = x + x z p(z) near 0
-    if constexpr (sizeof(T) == 4) {
-        static constexpr float c[] = {-0.3333332843f, 0.1333271885f, -0.05384326318f,
-                                      0.02096132911f, -0.006045165097f};
-        p = polynomial<T>(z, c);
-    } else {
-        static constexpr double c[] = {
-            -0.33333333333333333314, 0.13333333333333316986, -0.053968253968231026593,
-            0.021869488534887757485, -0.0088632354934414508385, 0.003592127410695316156,
-            -0.0014558274668454263811, 0.00058997591921439610706, -0.00023886464788549517407,
-            0.000095972363181594493415, -0.000036960522303321571321, 0.000012088687226201754254,
-            -2.3855793111643766449e-6};
-        p = polynomial<T>(z, c);
-    }
-    Vec<T> far = T(1) - T(2) / (vexp<T>(T(2) * magnitude<T>(x)) + T(1));
-    Vec<T> near = z > T(0) ? x + x * (z * p) : x;       // -0 stays -0
-    return z < T(0.39) ? near : x < T(0) ? -far : far;
-}
 
 // Calls f(vector, lanes) for each vector of a row of n, the last filled up with `fill`.
 template <class T, class F> inline void each(const T *p, long n, T fill, const F &f) {
