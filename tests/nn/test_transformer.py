@@ -189,6 +189,34 @@ def test_transformer(batch_first):
         same(program)
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_training_gives_pytorchs_losses(batch_first):
+    """Four steps with padding, a causal mask and dropout, from the same seed."""
+
+    def program(T):
+        T.manual_seed(1)
+        model = T.nn.Transformer(16, 4, 1, 2, 24, batch_first=batch_first, norm_first=True)
+        embed, out = T.nn.Embedding(9, 16, padding_idx=0), T.nn.Linear(16, 9)
+        optimizer = T.optim.Adam(T.nn.ModuleList([model, embed, out]).parameters(), 0.003)
+        mask, losses = T.nn.Transformer.generate_square_subsequent_mask(5).bool(), []
+        for _ in range(4):
+            src, tgt = T.randint(1, 9, (3, 7)), T.randint(1, 9, (3, 6))
+            src[1, 4:] = 0
+            x, y = (embed(t if batch_first else t.T) for t in (src, tgt[:, :-1]))
+            found = out(model(x, y, tgt_mask=mask, src_key_padding_mask=src == 0,
+                              memory_key_padding_mask=src == 0))  # fmt: skip
+            wanted = tgt[:, 1:] if batch_first else tgt[:, 1:].T
+            loss = T.nn.functional.cross_entropy(found.reshape(-1, 9), wanted.reshape(-1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return [T.tensor(losses)]
+
+    with pytest.warns(UserWarning, match="enable_nested_tensor is True"):
+        same(program)
+
+
 def test_parts_of_ones_own():
     class Doubled(nn.Module):
         def forward(self, *args, **kwargs):
