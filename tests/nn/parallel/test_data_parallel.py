@@ -2,8 +2,6 @@
 
 import copy
 import gc
-import io
-import pickle
 import threading
 import warnings
 import weakref
@@ -14,9 +12,22 @@ import pytest
 import gpunn
 from gpunn import nn
 from gpunn.nn import functional as F
-from gpunn.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
+from gpunn.nn.utils.rnn import pack_sequence, pad_packed_sequence
+from tests.nn.parallel.models import (
+    CPUS,
+    Attention,
+    Checkpointed,
+    Fails,
+    Net,
+    Perceptron,
+    Recurrent,
+    Slope,
+    close,
+    drawn,
+    recurrent_loss,
+    same_training,
+)
 
-CPUS = ["cpu:0", "cpu:1", "cpu:2"]
 DEVICES = [CPUS[:1], CPUS[:2], CPUS, ["cpu:0", "cpu:0"], ["cpu:1", "cpu:0"]]
 
 
@@ -25,54 +36,7 @@ def devices(request):
     return request.param
 
 
-def drawn(*shape, seed=0):
-    values = np.random.default_rng(seed).normal(size=shape)
-    return gpunn.from_numpy(np.asarray(values))
-
-
-def close(a, b, tolerance=1e-9):
-    np.testing.assert_allclose(
-        a.detach().cpu().numpy(), b.detach().cpu().numpy(), rtol=tolerance, atol=tolerance
-    )
-
-
-def same_training(make, inputs, loss, devices, steps=3):
-    """A model trained on one device and on several: losses, gradients, buffers, parameters."""
-    gpunn.manual_seed(0)
-    one, twin = make().double(), make().double()
-    twin.load_state_dict(one.state_dict())
-    several = nn.DataParallel(twin.to(devices[0]), devices)
-    optimizers = [gpunn.optim.SGD(m.parameters(), 0.1) for m in (one, several)]
-    for step in range(steps):
-        args = inputs(step)
-        losses = []
-        for model, optimizer in zip((one, several), optimizers, strict=True):
-            optimizer.zero_grad()
-            found = model(*args)
-            losses.append(loss(found))
-            losses[-1].backward()
-            optimizer.step()
-        close(*losses)
-        pairs = zip(one.named_parameters(), several.module.named_parameters(), strict=True)
-        for (name, p), (other, q) in pairs:
-            assert name == other and q.device == gpunn.zeros(0, device=devices[0]).device
-            close(p.grad, q.grad)
-            close(p, q)
-    for a, b in zip(one.buffers(), several.module.buffers(), strict=True):
-        close(a, b)
-    return one, several
-
-
 # --- the same training --------------------------------------------------------------------
-
-
-class Perceptron(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
-
-    def forward(self, x, scale=1.0):
-        return self.layers(x) * scale
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8])
@@ -80,26 +44,6 @@ def test_perceptron(devices, rows):
     same_training(
         Perceptron, lambda i: (drawn(rows, 5, seed=i),), lambda y: (y**2).mean(), devices
     )
-
-
-class Recurrent(nn.Module):
-    """Packed inside, as is usual, and padded to the length of the whole batch."""
-
-    def __init__(self):
-        super().__init__()
-        self.lstm = nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True)
-        self.out = nn.Linear(8, 2)
-
-    def forward(self, x, lengths):
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        made, (h, _) = self.lstm(packed)
-        padded, _ = pad_packed_sequence(made, batch_first=True, total_length=x.shape[1])
-        return self.out(padded), h.transpose(0, 1)
-
-
-def recurrent_loss(found):
-    y, h = found
-    return (y**2).mean() + h.sum()
 
 
 def test_lstm_that_packs_inside(devices):
@@ -140,22 +84,6 @@ def test_packed_input_and_output(devices, kind, sort):
     same_training(Packed, inputs, loss, devices)
 
 
-class Attention(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed = nn.Embedding(11, 8, padding_idx=0)
-        self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
-        self.norm, self.out = nn.LayerNorm(8), nn.Linear(8, 11)
-        self.out.weight = self.embed.weight  # tied
-
-    def forward(self, tokens, mask=None):
-        x = self.embed(tokens)
-        heads = (f(x).reshape(*x.shape[:2], 2, 4) for f in (self.q, self.k, self.v))
-        q, k, v = (h.transpose(1, 2) for h in heads)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
-        return self.out(self.norm(x + y.transpose(1, 2).reshape(x.shape)))
-
-
 def test_attention_with_tied_weights(devices):
     def inputs(step):
         tokens = np.random.default_rng(step).integers(1, 11, (5, 7))
@@ -165,16 +93,6 @@ def test_attention_with_tied_weights(devices):
     one, several = same_training(Attention, inputs, lambda y: y.log_softmax(-1)[..., 3].mean(),
                                  devices)  # fmt: skip
     assert several.module.out.weight is several.module.embed.weight
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.out = nn.Linear(4, 3)
-
-    def forward(self, x):
-        return self.out(F.relu(self.norm(self.conv(x))).mean((2, 3)))
 
 
 def test_convolution_with_batch_norm_normalises_each_part(devices):
@@ -264,6 +182,11 @@ def test_second_derivatives(devices):
         assert (a is None) == (b is None)
         if a is not None:
             close(a, b)
+
+
+@pytest.mark.parametrize("make", [Slope, Checkpointed])
+def test_walks_inside_of_forward_and_forward_inside_of_walks(devices, make):
+    same_training(make, lambda i: (drawn(5, 3, seed=i),), lambda y: (y**2).sum(), devices)
 
 
 def test_sparse_gradients_of_an_embedding():
@@ -492,13 +415,6 @@ def test_hooks_run_once_for_each_replica():
     ]  # fmt: skip
 
 
-class Fails(nn.Module):
-    def forward(self, x):
-        if x.device.index == 1:
-            raise LookupError(f"no such thing as {x.tolist()}")
-        return x
-
-
 def test_exceptions_say_where():
     net = nn.DataParallel(nn.Sequential(Fails()), CPUS)
     with pytest.raises(LookupError, match=r"Caught LookupError in replica 1 on device cpu:1\.\n"
@@ -571,77 +487,7 @@ def test_zero_grad_in_forward_warns():
         nn.DataParallel(Zero(2, 2), CPUS)(gpunn.ones(3, 2))
 
 
-# --- state, copies ------------------------------------------------------------------------
-
-
-def test_state_goes_both_ways():
-    bare, net = Net(), nn.DataParallel(Net(), CPUS)
-    assert list(net.state_dict()) == [f"module.{name}" for name in bare.state_dict()]
-    net.load_state_dict(bare.state_dict())
-    close(net.module.conv.weight, bare.conv.weight)
-    other = nn.DataParallel(Net(), CPUS)
-    other.load_state_dict(net.state_dict())
-    close(other.module.conv.weight, bare.conv.weight)
-    again = Net()
-    again.load_state_dict(net.module.state_dict())
-    state = net.state_dict()
-    nn.modules.utils.consume_prefix_in_state_dict_if_present(state, "module.")
-    again.load_state_dict(state)
-    file = io.BytesIO()
-    gpunn.save(bare.state_dict(), file)
-    file.seek(0)
-    other.load_state_dict(gpunn.load(file))
-
-
-def test_state_of_a_module_inside():
-    model = nn.Sequential(nn.DataParallel(nn.Linear(2, 3), CPUS), nn.Linear(3, 1))
-    bare = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    model.load_state_dict(bare.state_dict())
-    close(model[0].module.weight, bare[0].weight)
-    model.load_state_dict(copy.deepcopy(model).state_dict())
-
-
-def test_state_of_a_module_named_module():
-    class Wrapper(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.module = nn.Linear(2, 3)
-
-    bare, net = Wrapper(), nn.DataParallel(Wrapper(), CPUS)
-    net.load_state_dict(bare.state_dict())
-    close(net.module.module.weight, bare.module.weight)
-    net.load_state_dict(net.state_dict())
-    before = copy.deepcopy(bare.state_dict())
-    assert bare.state_dict().keys() == before.keys()
-
-
-def test_errors_in_a_state_and_its_versions():
-    net = nn.DataParallel(nn.BatchNorm1d(2), CPUS)
-    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "module.extra"'):
-        net.load_state_dict({**nn.BatchNorm1d(2).state_dict(), "extra": gpunn.ones(1)})
-    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "module.weight"'):
-        net.load_state_dict({"other": gpunn.ones(2)})
-    bare = nn.BatchNorm1d(2).state_dict()
-    old = {k: v for k, v in bare.items() if k != "num_batches_tracked"}
-    net.load_state_dict(old)  # of a version that had none
-    net.load_state_dict(bare)
-    assert bare._metadata[""]["version"] == 2 and list(bare._metadata) == [""]
-    del bare["num_batches_tracked"]
-    with pytest.raises(RuntimeError, match="Missing key.*num_batches_tracked"):
-        net.load_state_dict(bare)
-    assert net.load_state_dict({"weight": gpunn.ones(2)}, strict=False).missing_keys
-    with pytest.raises(TypeError, match="Expected state_dict to be dict-like"):
-        net.load_state_dict([])
-
-
-@pytest.mark.parametrize("twin", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies(twin):
-    net = nn.DataParallel(Perceptron(), CPUS, output_device="cpu:2", reduce_scalars="mean")
-    net(gpunn.ones(4, 5)).sum().backward()
-    made = twin(net)
-    assert made.device_ids == net.device_ids and made.module is not net.module
-    close(made(gpunn.ones(4, 5)), net(gpunn.ones(4, 5)))
-    assert made(gpunn.ones(4, 5)).device.index == 2
+# --- the rest ---------------------------------------------------------------------------
 
 
 def test_repr_train_and_apply_reach_the_module():
@@ -701,154 +547,3 @@ def test_functional_form():
     close(wide, drawn(2, 5))
     made = nn.parallel.data_parallel(Sizes(), None, CPUS)
     assert made.shape == (1,)
-
-
-# --- GPUs, emulated -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("device_ids", [None, [1, 0], [0, 0], [1, 0, 1], ["cuda:0", "cpu:1"]])
-@pytest.mark.parametrize("kind", ["perceptron", "convolution", "packed", "attention"])
-def test_gpus_as_cpus(two_gpus, device_ids, kind):
-    make, inputs = {
-        "perceptron": (Perceptron, lambda i: (drawn(5, 5, seed=i),)),
-        "convolution": (lambda: Net().eval(), lambda i: (drawn(5, 2, 4, 4, seed=i),)),
-        "packed": (Recurrent, lambda i: (drawn(5, 6, 3, seed=i), gpunn.tensor([2, 6, 1, 3, 6]))),
-        "attention": (Attention, lambda i: (gpunn.ones(5, 7, dtype=gpunn.int64) + i,
-                                            gpunn.ones(5, 7, dtype=gpunn.bool))),
-    }[kind]  # fmt: skip
-    devices = device_ids or [0, 1]
-    one, twin = make().double(), make().double()
-    twin.load_state_dict(one.state_dict())
-    net = nn.DataParallel(twin.to(nn.parallel.comm.as_device(devices[0])), device_ids)
-    for step in range(2):
-        found = []
-        for model in (one, net):
-            y = model(*inputs(step))
-            with gpunn.cuda.device_of(y[0]):
-                y = sum(v.sum() for v in y) if isinstance(y, tuple) else (y**2).mean()
-            found.append(y)
-            y.backward()
-        close(*found, 1e-8)
-        for p, q in zip(one.parameters(), net.parameters(), strict=True):
-            assert q.grad.device is q.device
-            close(p.grad, q.grad, 1e-8)
-    assert gpunn.cuda.current_device() == 0
-
-
-def test_arrays_of_another_gpu_are_refused_where_it_is_not_current(two_gpus):
-    x = gpunn.ones(2, device="cuda:1")
-    assert x.array.device.id == 1
-    with pytest.raises(RuntimeError, match="cuda:1 is computed with, the current device is cuda:0"):
-        x.array + 1
-    with gpunn.cuda.device(1):
-        y = (x + 1).requires_grad_()
-        loss = (y * y).sum().cpu()
-    loss.backward()  # the walk enters the device
-    assert y.grad.tolist() == [4, 4] and gpunn.cuda.current_device() == 0
-
-
-def test_second_derivatives_and_hooks_on_gpus(two_gpus):
-    one = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1)).double()
-    net = nn.DataParallel(copy.deepcopy(one).cuda())
-    seen = []
-    net.module[0].weight.register_hook(lambda g: seen.append(g.device.index))
-    found = []
-    for model, device in ((one, "cpu"), (net, "cuda:0")):
-        x = drawn(5, 3).to(device).requires_grad_()
-        (g,) = gpunn.autograd.grad(model(x).sum(), x, create_graph=True)
-        ((g**2).sum(1) - 1).pow(2).mean().backward()
-        found.append([g, *(p.grad for p in model.parameters() if p.grad is not None)])
-    for a, b in zip(*found, strict=True):
-        close(a, b)
-    assert seen == [0]
-
-
-def test_batch_norm_on_gpus(two_gpus):
-    net = nn.DataParallel(nn.BatchNorm1d(2, momentum=None).cuda())
-    x = drawn(6, 2).float()
-    net(x)
-    close(net.module.running_mean, x[:3].mean(0), 1e-5)
-    assert net.module.running_mean.device.index == 0
-
-
-def test_attributes_are_numbers_of_gpus(two_gpus):
-    net = nn.DataParallel(nn.Linear(2, 2).cuda())
-    assert net.device_ids == [0, 1] and net.output_device == 0
-    assert net.src_device_obj == two_gpus[0]
-    assert nn.DataParallel(nn.Linear(2, 2).cuda(), output_device="cuda:1").output_device == 1
-    there = nn.DataParallel(nn.Linear(2, 2).cuda(), output_device=-1)
-    assert there.output_device == there(gpunn.ones(3, 2)).device == gpunn.device("cpu")
-    assert nn.DataParallel(nn.Linear(2, 2), [1]).module.weight.device == two_gpus[1]
-    with pytest.raises(RuntimeError, match=r"on device cuda:0 \(device_ids\[0\]\) but found one of "
-                       "them on device: cpu"):
-        nn.DataParallel(nn.Linear(2, 2))(gpunn.ones(2, 2))  # fmt: skip
-    with pytest.raises(AssertionError, match="Invalid device id"):
-        nn.DataParallel(nn.Linear(2, 2).cuda(), [0, 5])
-
-
-def test_exceptions_name_the_number_of_the_gpu(two_gpus):
-    net = nn.DataParallel(nn.Sequential(Fails()))
-    with pytest.raises(LookupError, match=r"Caught LookupError in replica 1 on device 1\."):
-        net(gpunn.ones(2))
-
-
-def test_streams(two_gpus):
-    """The caller's streams reach the threads; a device named again has one of its own."""
-    seen = []
-
-    class Look(nn.Module):
-        def forward(self, x):
-            current = gpunn.cuda.current_stream()
-            assert current.device is x.device
-            seen.append(current)
-            return x
-
-    outer = gpunn.cuda.Stream("cuda:0")
-    net = nn.DataParallel(Look(), [0, 1, 0])
-    log = gpunn.cuda.detect.load().cuda.runtime.log
-    with gpunn.cuda.stream(outer):
-        log.clear()
-        net(gpunn.ones(3))
-        assert gpunn.cuda.current_stream() == outer
-    seen.sort(key=lambda s: (s.device.index, s != outer))
-    assert seen[0] == outer and seen[1] != outer and seen[1].device is two_gpus[0]
-    assert seen[2] == gpunn.cuda.default_stream(1)
-    side = seen[1].cuda_stream
-    marks = [entry for entry in log if entry[0] in ("record", "wait")]
-    waits = [m[2] for m in marks if m[0] == "wait"]
-    assert side in waits and waits.index(side) < len(waits) - waits[::-1].index(outer.cuda_stream)
-    seen.clear()
-    net(gpunn.ones(3))
-    assert side in {s.cuda_stream for s in seen}  # kept
-
-
-def test_gpus_of_different_sizes(two_gpus, monkeypatch):
-    runtime = gpunn.cuda.detect.load().cuda.runtime
-    inner = runtime.getDeviceProperties
-    for name in ("totalGlobalMem", "multiProcessorCount"):
-        monkeypatch.setattr(runtime, "getDeviceProperties", lambda i, name=name: inner(i) | (
-            {name: 2} if i else {name: 3}))  # fmt: skip
-        with pytest.warns(UserWarning, match="exclude GPU 1 which has less than 75% of the memory"):
-            nn.DataParallel(nn.Identity())
-
-
-@pytest.mark.multi_gpu
-def test_two_real_gpus():
-    one = Net()
-    net = nn.DataParallel(copy.deepcopy(one).cuda())
-    x = drawn(8, 2, 9, 9).float()
-    net(x).sum().backward()
-    gpunn.cat([one(part) for part in x.tensor_split(gpunn.cuda.device_count())]).sum().backward()
-    for p, q in zip(one.parameters(), net.parameters(), strict=True):
-        close(p.grad, q.grad, 1e-3)
-
-
-@pytest.mark.gpu
-def test_one_real_gpu_named_twice():
-    one = Net()
-    net = nn.DataParallel(copy.deepcopy(one).cuda(), [0, 0])
-    x = drawn(8, 2, 9, 9).float()
-    net(x).sum().backward()
-    gpunn.cat([one(part) for part in x.tensor_split(2)]).sum().backward()
-    for p, q in zip(one.parameters(), net.parameters(), strict=True):
-        close(p.grad, q.grad, 1e-3)

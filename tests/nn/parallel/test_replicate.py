@@ -1,5 +1,7 @@
 """Copies of modules on several devices."""
 
+import importlib
+
 import pytest
 
 import gpunn
@@ -38,6 +40,38 @@ def test_what_replicas_have():
         assert not isinstance(copy.one.weight, nn.Parameter)
         assert not copy.kept.requires_grad and copy.learned.requires_grad
     assert len(list(net.parameters())) == 3 and net.one.weight.is_leaf
+
+
+def test_replicas_are_pytorchs(monkeypatch):
+    """PyTorch's own function, with its copies between GPUs replaced by copies on the CPU."""
+    torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
+    theirs = importlib.import_module("torch.nn.parallel.replicate")
+
+    def copies(tensors, devices, detach=False):
+        return [[t.detach() if detach else t * 1 for t in tensors] for _ in devices]
+
+    monkeypatch.setattr(theirs, "_broadcast_coalesced_reshape", copies)
+
+    def tree(T):
+        norm = T.nn.BatchNorm1d(2)
+        net = T.nn.ModuleDict({"a": T.nn.Sequential(T.nn.Linear(2, 2, bias=False), norm)})
+        net["b"], net.tied = norm, net["a"][0].weight
+        net.list = T.nn.ParameterList([T.ones(2)])
+        net.register_buffer("none", None)
+        return net
+
+    def looks(copy):
+        modules = [
+            (name, type(m).__name__, list(m._former_parameters), sorted(m._buffers), m.training,
+             sorted(k for k in m._parameters), m._is_replica)
+            for name, m in copy.named_modules()
+        ]  # fmt: skip
+        names = [n for n, _ in copy.named_parameters()], [n for n, _ in copy.named_buffers()]
+        same = copy.tied is copy["a"][0].weight, copy["b"] is copy["a"][1], copy.list[0].is_leaf
+        return modules, names, same, list(copy.state_dict())
+
+    found, wanted = replicate(tree(gpunn), CPUS), theirs.replicate(tree(torch), [0, 1])
+    assert list(map(looks, found)) == list(map(looks, wanted))
 
 
 def test_memory():

@@ -1,5 +1,7 @@
 """Inputs of any structure split over devices, outputs joined."""
 
+import importlib
+import inspect
 from collections import OrderedDict, defaultdict, namedtuple
 
 import pytest
@@ -42,6 +44,58 @@ def test_kinds_of_dictionaries(kind):
     given = kind([("b", gpunn.ones(2)), ("a", 1)])
     for part in scatter(given, CPUS):
         assert type(part) is type(given) and list(part) == ["b", "a"] and len(part["b"]) == 1
+
+
+def test_structures_are_pytorchs(monkeypatch):
+    """PyTorch's own functions, with its copies between GPUs replaced by chunks on the CPU."""
+    torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
+    import torch.nn.parallel.scatter_gather as theirs
+
+    def chunk(devices, sizes, dim, x):
+        return x.chunk(len(devices), dim)
+
+    monkeypatch.setattr(theirs.Scatter, "apply", chunk)
+    monkeypatch.setattr(theirs.Gather, "apply", lambda device, dim, *xs: torch.cat(xs, dim))
+
+    def given(T):
+        x = T.arange(12).reshape(6, 2)
+        args = (x, [x, "a"], Pair(x, 1), {"deep": ((x,), None)}, (), {}, 2.5)
+        return args, OrderedDict(y=x, flag=True)
+
+    def plain(obj):
+        if hasattr(obj, "tolist"):
+            return obj.tolist()
+        if isinstance(obj, dict):
+            return type(obj), [(k, plain(v)) for k, v in obj.items()]
+        return (type(obj), [plain(v) for v in obj]) if isinstance(obj, (tuple, list)) else obj
+
+    ours = scatter_kwargs(*given(gpunn), CPUS)
+    assert plain(ours) == plain(theirs.scatter_kwargs(*given(torch), CPUS))
+    for inputs, kwargs in [(("a",), None), ((), {"y": 1}), ((), {}), (("a",), {"y": None})]:
+        found = scatter_kwargs(inputs, kwargs, CPUS)
+        assert plain(found) == plain(theirs.scatter_kwargs(inputs, kwargs, CPUS))
+    outputs = [
+        [Pair(x, None), {"b": (x,), "a": [x, x]}]
+        for x in scatter(gpunn.arange(12).reshape(6, 2), CPUS)
+    ]
+    wanted = theirs.gather([
+        [Pair(x, None), {"b": (x,), "a": [x, x]}] for x in torch.arange(12).reshape(6, 2).chunk(3)
+    ], "cpu")  # fmt: skip
+    assert plain(gather(outputs, "cpu")) == plain(wanted)
+
+
+@pytest.mark.parametrize("path", ["nn.parallel", "nn.parallel.comm", "nn.parallel.scatter_gather"])
+def test_parameters_are_pytorchs(path):
+    pytest.importorskip("torch", reason="parity tests need PyTorch")
+    theirs, ours = (importlib.import_module(f"{name}.{path}") for name in ("torch", "gpunn"))
+    names = [n for n in ours.__all__ if inspect.isfunction(getattr(ours, n))]
+    assert len(names) >= 3
+    for name in names:
+        wanted, got = (
+            [(p.name, p.default, p.kind) for p in inspect.signature(f).parameters.values()]
+            for f in (getattr(theirs, name), getattr(ours, name))
+        )
+        assert [p for p in got if p[0] != "weights"] == wanted, name
 
 
 def test_numbers_of_parts():
