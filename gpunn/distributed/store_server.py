@@ -42,8 +42,16 @@ class Server:
         waker, self._wake = socket.socketpair()
         guard(waker), guard(self._wake)
         serving = _Serving(listener, waker)
-        threading.Thread(target=serving.run, name="gpunn store", daemon=True).start()
-        weakref.finalize(self, self._wake.close)  # which the thread reads as its end
+        thread = threading.Thread(target=serving.run, name="gpunn store", daemon=True)
+        thread.start()
+        weakref.finalize(self, _stop, self._wake, thread)
+
+
+def _stop(wake: socket.socket, thread: threading.Thread) -> None:
+    """Ends the server's thread, which closes all connections, before the process goes on."""
+    wake.close()
+    if thread is not threading.current_thread():
+        thread.join(1.0)
 
 
 class _Serving:
@@ -108,6 +116,7 @@ class _Serving:
         if not self._try(link, kind, items):
             self.waiting.append((link, kind, items, deadline))
         elif kind in CHANGES:
+            self._send(link)  # first: whoever waited for the change may end this process
             self._retry()
 
     def _try(self, link: _Link, kind: int, items: list[bytes]) -> bool:
