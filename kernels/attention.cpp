@@ -5,7 +5,6 @@
 //                        where it may attend to nothing
 //   attention_backward   dq, dk, dv (null where not wanted), from dout, out and stats
 //   attention_marks      the states of the random stream at every MARK rows, for what follows
-//   attention_keep       a run of dropout's mask: n bytes
 //
 // Arrays are float32 (_f32) or float64 (_f64), (batch, heads, rows, width), of any strides but a
 // last dimension without gaps; `group` heads of q share one of k and v. `numbers` is Problem, in
@@ -17,8 +16,8 @@
 // How: keys go by in blocks of BC, and rows of q in blocks of BR. Scores exist for one such block:
 // the forward pass keeps each row's maximum and sum and scales what it has when the maximum grows;
 // the backward pass computes the weights again from stats. Products run in registers
-// (`block`) on copies whose last dimension is filled up to whole vectors. Blocks above the diagonal
-// of a causal attention are left out.
+// (`block`) on copies whose last dimension is filled up to whole vectors. Blocks of which
+// nothing is seen, above the diagonal or behind the mask, are left out.
 //
 // The backward pass takes a head at a time (5 products), or where heads are fewer than threads all
 // dk and dv first, then all dq (7 products). Either way dk is summed over rows and dq over keys, in
@@ -38,7 +37,7 @@ namespace {
 
 constexpr int MR = REGISTERS == 16 ? (VECTOR_BYTES == 32 ? 6 : 5) : VECTOR_BYTES == 64 ? 14 : 12;
 constexpr long BR = 64, BC = 64;                        // scores in a block: rows, keys
-constexpr long CHUNK = 256;                             // rows for which keys are copied once
+constexpr long CHUNK = 512;                             // rows for which keys are copied once
 constexpr long MARK = 64;                               // rows from one kept random state to the next
 static_assert(BR == MARK && CHUNK % BR == 0, "blocks begin at marks");
 
@@ -78,6 +77,38 @@ template <class T> struct Task {
     // The keys that some row before `end` sees.
     long seen(long end) const { return s.causal ? std::min(end, s.columns) : s.columns; }
 };
+
+// exp(x) for x <= 0, without the steps of vexp that only greater numbers and denormals need: what
+// would be a denormal number is 0.
+template <class T> inline Vec<T> exp_below(Vec<T> x) {
+    typedef Floating<T> F;
+    Vec<T> shifted = x * T(1.44269504088896340736) + F::ROUND, n = shifted - F::ROUND;
+    Vec<T> r = x - n * F::LN2_HIGH - n * F::LN2_LOW;
+    static constexpr double inverse_factorial[] = {
+        1, 1, 1 / 2., 1 / 6., 1 / 24., 1 / 120., 1 / 720., 1 / 5040., 1 / 40320., 1 / 362880.,
+        1 / 3628800., 1 / 39916800., 1 / 479001600., 1 / 6227020800.};
+    Vec<T> p = splat(T(inverse_factorial[F::EXP_TERMS]));
+    UNROLL for (int i = F::EXP_TERMS - 1; i >= 0; i--) p = p * r + T(inverse_factorial[i]);
+    typename Floating<T>::integer one = F::BIAS;
+    Vec<T> power = Vec<T>((IVec<T>(shifted) << F::MANTISSA) + (one << F::MANTISSA));
+    return x < T(F::BIAS - 1) * T(-0.69314718055994530942) ? Vec<T>{} : p * power;
+}
+
+// In every lane the greatest of all lanes.
+template <class T, int BY, int... I> Vec<T> turn(Vec<T> v, std::integer_sequence<int, I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(v, v, ((I + BY) % LANES<T>)...);
+#else
+    return __builtin_shuffle(v, IVec<T>{((I + BY) % LANES<T>)...});
+#endif
+}
+template <class T, int BY = LANES<T> / 2> Vec<T> greatest_lane(Vec<T> v) {
+    if constexpr (BY == 0) return v;
+    else {
+        Vec<T> other = turn<T, BY>(v, std::make_integer_sequence<int, int(LANES<T>)>());
+        return greatest_lane<T, BY / 2>(other > v ? other : v);
+    }
+}
 
 template <class T> long whole(long n) { return (n + LANES<T> - 1) / LANES<T> * LANES<T>; }
 
@@ -164,9 +195,8 @@ template <class T> void copy_turned(const T *from, long step, long rows, long n,
 template <class T> struct Lanes {
     typedef uint8_t bytes __attribute__((vector_size(LANES<T>)));
     static Vec<T> count() {
-        Vec<T> v;
-        for (int i = 0; i < LANES<T>; i++) v[i] = T(i);
-        return v;
+        static constexpr T numbers[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        return load(numbers);
     }
 };
 // The first n of a vector of elements `step` apart, then zeros.
@@ -187,29 +217,57 @@ template <class T> IVec<T> are_set(const uint8_t *p, long step, long n) {
     return __builtin_convertvector(gather<Bytes>(p, step, n, LANES<T>), IVec<T>) != 0;
 }
 
+// How much of a block of scores the mask leaves: often all or nothing.
+enum class Left { SOME, ALL, NONE };
+template <class E, class F, class G>
+Left left_of(const E *p, const long *step, long rows, long keys, const F &seen, const G &free) {
+    bool any = false, all = true;
+    for (long r = 0; r < (step[2] ? rows : 1); r++, p += step[2]) {
+        bool here = false, every = true;
+        for (long c = 0; c < keys; c++) here |= seen(p[c]), every &= free(p[c]);
+        any |= here, all &= every;
+        if (any && !all) return Left::SOME;
+    }
+    return all ? Left::ALL : Left::NONE;
+}
+template <class T>
+Left left_of(const Task<T> &t, const typename Task<T>::Head &h, long row, long j, long rows,
+             long keys) {
+    const long *m = t.s.mask, place = h.b * m[0] + h.h * m[1] + row * m[2] + j * m[3];
+    if (t.s.mask_kind == 0) return Left::ALL;
+    if (m[3] != 1) return Left::SOME;
+    if (t.s.mask_kind == BYTES)
+        return left_of(static_cast<const uint8_t *>(t.mask) + place, m, rows, keys,
+                       [](uint8_t x) { return x != 0; }, [](uint8_t x) { return x != 0; });
+    return left_of(static_cast<const T *>(t.mask) + place, m, rows, keys,
+                   [](T x) { return x != -T(INFINITY); }, [](T x) { return x == T(0); });
+}
+
 // What a row of scores sees of the keys from j on: `limit` of them, less what the mask hides.
 template <class T> struct Sight {
     const uint8_t *allow = nullptr;
     const T *bias = nullptr;
     const uint8_t *kept = nullptr;                      // dropout's mask
-    long step = 0, limit;
-    Vec<T> lane = Lanes<T>::count();
+    long step, limit;
+    bool all;                                           // whole vectors without a mask
 
     Sight(const Task<T> &t, const typename Task<T>::Head &h, long row, long j, long keys,
-          const uint8_t *kept_row)
+          const uint8_t *kept_row, Left left)
         : limit(t.s.causal ? std::min(keys, row + 1 - j) : keys) {
         const long *m = t.s.mask;
         long place = h.b * m[0] + h.h * m[1] + row * m[2] + j * m[3];
         step = m[3];
-        if (t.s.mask_kind == BYTES) allow = static_cast<const uint8_t *>(t.mask) + place;
-        if (t.s.mask_kind == NUMBERS) bias = static_cast<const T *>(t.mask) + place;
+        bool masked = left == Left::SOME;
+        if (masked && t.s.mask_kind == BYTES) allow = static_cast<const uint8_t *>(t.mask) + place;
+        if (masked && t.s.mask_kind == NUMBERS) bias = static_cast<const T *>(t.mask) + place;
         if (kept_row) kept = kept_row + j;
+        all = !kept && !masked && limit >= keys && keys % LANES<T> == 0;
     }
     Vec<T> operator()(Vec<T> x, long c) const {
         const Vec<T> hidden = splat(-T(INFINITY));
         if (allow) x = are_set<T>(allow + c * step, step, limit - c) ? x : hidden;
         if (bias) x += gather<Vec<T>>(bias + c * step, step, limit - c, LANES<T>);
-        return c + LANES<T> <= limit ? x : lane < splat(T(limit - c)) ? x : hidden;
+        return c + LANES<T> <= limit ? x : Lanes<T>::count() < splat(T(limit - c)) ? x : hidden;
     }
     Vec<T> drop(Vec<T> x, long c) const {
         return are_set<T>(kept + c, 1, limit - c) ? x : Vec<T>{};
@@ -251,27 +309,23 @@ inline size_t drawn_bytes(const Problem &s, long rows) {
 
 // --- forward --------------------------------------------------------------------------------
 
-// Scores to weights exp(score - maximum); returns the sum, `max` the maximum of all so far.
-template <class T> T weigh(T *row, long keys, const Sight<T> &sight, T &max) {
-    Vec<T> top = splat(-T(INFINITY)), total = {};
+// Scores to weights exp(score - greatest); `greatest`, in every lane, is that of all so far.
+template <class T, bool ALL>
+Vec<T> weigh(T *row, long keys, const Sight<T> &sight, Vec<T> &greatest) {
+    Vec<T> top = greatest, total = {};
     for (long c = 0; c < keys; c += LANES<T>) {
-        Vec<T> x = sight(load(row + c), c);
-        store(row + c, x);
+        Vec<T> x = load(row + c);
+        if (!ALL) store(row + c, x = sight(x, c));
         top = x > top ? x : top;
     }
-    T lanes[LANES<T>];
-    store(lanes, top);
-    for (long half = LANES<T> / 2; half; half /= 2)
-        for (long i = 0; i < half; i++)
-            lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-    max = lanes[0] > max ? lanes[0] : max;
-    const Vec<T> base = splat(max == -T(INFINITY) ? T(0) : max);
+    greatest = greatest_lane<T>(top);
+    const Vec<T> base = greatest == -T(INFINITY) ? Vec<T>{} : greatest;
     for (long c = 0; c < keys; c += LANES<T>) {
-        Vec<T> e = vexp<T>(load(row + c) - base);
+        Vec<T> e = exp_below<T>(load(row + c) - base);
         total += e;
-        store(row + c, sight.kept ? sight.drop(e, c) : e);
+        store(row + c, !ALL && sight.kept ? sight.drop(e, c) : e);
     }
-    return sum<T>(total);
+    return total;
 }
 
 template <class T> void forward_rows(const Task<T> &t, long index, long begin, long end) {
@@ -279,17 +333,18 @@ template <class T> void forward_rows(const Task<T> &t, long index, long begin, l
     auto h = t.head(index);
     long rows = end - begin, wide = whole<T>(s.value_width), last = t.seen(end);
     typedef Pieces<T> P;
-    long room = P::room(s.width * rows) + P::room(rows * wide) + 2 * P::room(rows) +
+    long room = P::room(s.width * rows) + P::room(rows * wide) + 2 * rows * LANES<T> +
                 P::room(s.width * BC) + P::room(BC * wide) + P::room(BR * BC);
     Scratch scratch(0, sizeof(T) * size_t(room)), drawn(1, drawn_bytes(s, rows));
     P take{scratch.as<T>()};
-    T *qt = take.take(s.width * rows), *sums = take.take(rows * wide), *max = take.take(rows);
-    T *total = take.take(rows), *kt = take.take(s.width * BC), *v = take.take(BC * wide);
+    T *qt = take.take(s.width * rows), *sums = take.take(rows * wide);
+    T *greatest = take.take(rows * LANES<T>), *total = take.take(rows * LANES<T>), *kt = take.take(s.width * BC), *v = take.take(BC * wide);
     T *score = take.take(BR * BC);
     transpose(t.at(t.q, s.q, h.b, h.h, begin), s.q[2], rows, s.width, qt, rows);
     for (long i = 0; i < s.width * rows; i++) qt[i] *= t.scale;
-    std::fill(max, max + rows, -T(INFINITY));
-    std::fill(total, total + rows, T(0));
+    std::fill_n(greatest, rows * LANES<T>, -T(INFINITY));
+    std::fill_n(total, rows * LANES<T>, T(0));
+    std::fill_n(sums, rows * wide, T(0));
     const uint8_t *kept = kept_rows(t, index, begin, end, 0, last, drawn.as<uint8_t>());
     for (long j = 0; j < last; j += BC) {
         long keys = std::min(BC, last - j);
@@ -298,28 +353,36 @@ template <class T> void forward_rows(const Task<T> &t, long index, long begin, l
         for (long i = 0; i < rows; i += BR) {
             long n = std::min(BR, rows - i), seen = std::min(keys, t.seen(begin + i + n) - j);
             if (seen <= 0) continue;
+            Left left = left_of(t, h, begin + i, j, n, seen);
+            if (left == Left::NONE) continue;
             multiply<T, false>(qt + i, rows, n, kt, BC, whole<T>(seen), s.width, score, BC, false);
             for (long r = i; r < i + n; r++) {
-                Sight<T> sight(t, h, begin + r, j, seen, kept ? kept + r * s.columns : nullptr);
-                T before = max[r], sum = weigh(score + (r - i) * BC, seen, sight, max[r]);
-                if (before != max[r] && j > 0) {
-                    T shrink = exp(before - max[r]);
-                    total[r] *= shrink;
-                    T *row = sums + r * wide;
-                    for (long c = 0; c < wide; c += LANES<T>) store(row + c, load(row + c) * shrink);
-                }
-                total[r] += sum;
+                const uint8_t *mine = kept ? kept + r * s.columns : nullptr;
+                Sight<T> sight(t, h, begin + r, j, seen, mine, left);
+                T *line = score + (r - i) * BC;
+                Vec<T> before = load(greatest + r * LANES<T>), now = before;
+                Vec<T> sum = sight.all ? weigh<T, true>(line, seen, sight, now)
+                                       : weigh<T, false>(line, seen, sight, now);
+                if (before[0] != now[0]) {
+                    Vec<T> shrink = exp_below<T>(before - now);
+                    sum += load(total + r * LANES<T>) * shrink;
+                    for (T *p = sums + r * wide; p < sums + (r + 1) * wide; p += LANES<T>)
+                        store(p, load(p) * shrink);
+                } else sum += load(total + r * LANES<T>);
+                store(total + r * LANES<T>, sum);
+                store(greatest + r * LANES<T>, now);
             }
-            multiply<T, true>(score, 0, n, v, wide, wide, seen, sums + i * wide, wide, j > 0);
+            multiply<T, true>(score, 0, n, v, wide, wide, seen, sums + i * wide, wide, true);
         }
     }
     for (long r = 0; r < rows; r++) {
-        bool dead = total[r] == T(0);
-        T inverse = dead ? T(0) : 1 / total[r], factor = inverse * t.upscale;
+        T sum_of_row = sum<T>(load(total + r * LANES<T>));
+        bool dead = sum_of_row == T(0);
+        T inverse = dead ? T(0) : 1 / sum_of_row, factor = inverse * t.upscale;
         T *to = t.at(t.out, s.out, h.b, h.h, begin + r);
         each(sums + r * wide, s.value_width, T(0),
              [&](long i, Vec<T> x, long n) { store_some(to + i, x * factor, n); });
-        *t.greatest(h, begin + r) = dead ? T(0) : max[r];
+        *t.greatest(h, begin + r) = dead ? T(0) : greatest[r * LANES<T>];
         *t.inverse(h, begin + r) = inverse;
     }
 }
@@ -339,13 +402,13 @@ template <class T> void forward(const Task<T> &t) {
 // --- backward -------------------------------------------------------------------------------
 
 // Scores and gradients of weights to (dropped) weights and gradients of scores.
-template <class T>
-void unweigh(T *score, T *grad, long keys, const Sight<T> &sight, T greatest, T inverse,
-             T delta, T upscale) {
+template <class T, bool ALL>
+void unweigh(T *score, T *grad, long keys, const Sight<T> &sight, T greatest, T inverse, T delta,
+             T upscale) {
     for (long c = 0; c < keys; c += LANES<T>) {
-        Vec<T> p = vexp<T>(sight(load(score + c), c) - greatest) * inverse;
-        Vec<T> g = load(grad + c), used = p;
-        if (sight.kept) {
+        Vec<T> x = load(score + c), g = load(grad + c);
+        Vec<T> p = exp_below<T>((ALL ? x : sight(x, c)) - greatest) * inverse, used = p;
+        if (!ALL && sight.kept) {
             used = sight.drop(p * upscale, c);
             g = sight.drop(g * upscale, c);
         }
@@ -432,13 +495,17 @@ void backward_rows(const Task<T> &t, Copies<T> &c, uint8_t *room, long index, lo
         for (long i = 0; i < rows; i += BR) {
             long n = std::min(BR, rows - i), seen = std::min(keys, t.seen(begin + i + n) - j);
             if (seen <= 0) continue;
+            Left left = left_of(t, h, begin + i, j, n, seen);
+            if (left == Left::NONE) continue;
             long full = whole<T>(seen);
             multiply<T, false>(c.qt + i, rows, n, c.kt, BC, full, s.width, c.score, BC, false);
             multiply<T, false>(c.gt + i, rows, n, c.vt, BC, full, s.value_width, c.grad, BC, false);
             for (long r = i; r < i + n; r++) {
-                Sight<T> sight(t, h, begin + r, j, seen, kept ? kept + r * s.columns : nullptr);
-                unweigh(c.score + (r - i) * BC, c.grad + (r - i) * BC, seen, sight,
-                        c.greatest[r], c.inverse[r], c.delta[r], t.upscale);
+                const uint8_t *mine = kept ? kept + r * s.columns : nullptr;
+                Sight<T> sight(t, h, begin + r, j, seen, mine, left);
+                (sight.all ? unweigh<T, true> : unweigh<T, false>)(
+                    c.score + (r - i) * BC, c.grad + (r - i) * BC, seen, sight, c.greatest[r],
+                    c.inverse[r], c.delta[r], t.upscale);
             }
             if (t.dv) multiply<T, false>(c.score, BC, seen, c.g + i * c.wide, c.wide, c.wide, n, c.dv, c.wide, true);
             if (t.dk) multiply<T, false>(c.grad, BC, seen, c.q + i * c.width, c.width, c.width, n, c.dk, c.width, true);
@@ -537,10 +604,5 @@ EXPORT void attention_marks(uint32_t *state, int64_t heads, int64_t rows, int64_
             stream.save(marks);
             stream.skip(2 * std::min(MARK, rows - r) * columns);
         }
-    stream.save(state);
-}
-EXPORT void attention_keep(uint32_t *state, int64_t n, int64_t bound, uint8_t *out) {
-    Mersenne stream(state);
-    stream.coins(uint64_t(bound), n, out);
     stream.save(state);
 }

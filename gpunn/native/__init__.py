@@ -4,12 +4,7 @@ The functions take and return NumPy arrays, and return None where there is no li
 not serve the dtype: the caller then lets NumPy do the work.
 """
 
-from gpunn.native.attention import (
-    attention_backward,
-    attention_forward,
-    attention_keep,
-    attention_marks,
-)
+from gpunn.native.attention import attention_backward, attention_forward, attention_marks
 from gpunn.native.conv import conv_forward, conv_input_grad, conv_size, conv_weight_grad
 from gpunn.native.dropout import coins, dropout
 from gpunn.native.elementwise import add_to_rows, unary, unary_grad
@@ -52,7 +47,6 @@ __all__ = [
     "add_to_rows",
     "attention_backward",
     "attention_forward",
-    "attention_keep",
     "attention_marks",
     "avg_pool_backward",
     "avg_pool_forward",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -92,21 +93,6 @@ def attention_marks(state: np.ndarray, heads: int, rows: int, columns: int) -> n
     return marks
 
 
-def attention_keep(state: np.ndarray, shape: tuple[int, ...], keep: float) -> np.ndarray | None:
-    """A bool array of coins, True with probability `keep`; `state` is moved on by them."""
-    run = function("attention_keep", "piip")
-    if run is None:
-        return None
-    coins = np.empty(shape, np.bool_)
-    run(address(state), coins.size, _bound(keep), address(coins))
-    return coins
-
-
-def _bound(keep: float) -> int:
-    """What 53 random bits must be below for a weight to be kept."""
-    return math.ceil(math.ldexp(keep, 53))
-
-
 def _computed(dtype: np.dtype) -> np.dtype:
     """The dtype that is computed in: float32 for 16 bits."""
     return F32 if dtype.itemsize == 2 else dtype
@@ -134,9 +120,21 @@ def _four(x: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:
     return x
 
 
-def _steps(x: np.ndarray) -> list[int]:
-    """Strides in elements."""
-    return [s // x.itemsize for s in x.strides]
+def _at(x: np.ndarray | None) -> int | None:
+    """Where an array of any strides begins."""
+    return None if x is None else address(x) if x.flags.c_contiguous else x.ctypes.data
+
+
+@lru_cache(maxsize=4096)
+def _numbers(
+    sizes: tuple[int, ...], itemsize: int, steps: tuple[Any, ...], mask: Any, kinds: tuple[int, int]
+) -> ctypes.Array:
+    """`Problem` of kernels/attention.cpp; kept, since a model asks for the same again."""
+    strides = [[0] * 3 if s is None else [n // itemsize for n in s[:3]] for s in steps]
+    strides += [[0] * 3] * (8 - len(strides))
+    mask_item = 1 if kinds[0] == 1 else itemsize
+    strides.append([0] * 4 if mask is None else [n // mask_item for n in mask])
+    return (ctypes.c_int64 * 38)(*sizes, *(n for s in strides for n in s), *kinds)
 
 
 class _Setup:
@@ -147,10 +145,10 @@ class _Setup:
         shared = (*batch[:-1], batch[-1] // call.group) if batch else ()
         self.leads = batch, shared, shared
         q, k, v = self.qkv = _four(q, batch), _four(k, shared), _four(v, shared)
-        self.sizes = [
+        self.sizes = (
             *q.shape[:2], call.group, q.shape[2], k.shape[2], q.shape[3], v.shape[3], call.causal,
-        ]  # fmt: skip
-        self.scalars = call.scale, call.keep, _bound(call.keep)
+        )  # fmt: skip
+        self.scalars = call.scale, call.keep, math.ceil(math.ldexp(call.keep, 53))
         self.mask_kind: int | None = 0
         self.mask = self._mask(mask, (*batch, q.shape[2], k.shape[2]), q.dtype)
         self.drop = None if drop is None else contiguous(drop)
@@ -173,12 +171,12 @@ class _Setup:
     def call(self, run: Any, out: np.ndarray, stats: np.ndarray, *grads: Any) -> None:
         """Calls forward, or backward with dout, dq, dk and dv."""
         mask, drop = self.mask, self.drop
-        arrays = (*self.qkv, out, *grads)
-        steps = [n for x in arrays for n in ([0] * 3 if x is None else _steps(x)[:3])]
-        steps += [0] * (24 - len(steps)) + ([0] * 4 if mask is None else _steps(mask))
-        kinds = self.mask_kind, 0 if drop is None else 1 if drop.dtype == np.bool_ else 2
-        numbers = [*self.sizes, *steps, *kinds]
+        steps = tuple([None if x is None else x.strides for x in (*self.qkv, out, *grads)])
+        kinds = self.mask_kind or 0, 0 if drop is None else 1 if drop.dtype == np.bool_ else 2
+        numbers = _numbers(
+            self.sizes, out.itemsize, steps, None if mask is None else mask.strides, kinds
+        )
         run(
-            (ctypes.c_int64 * 38)(*numbers), *map(address, self.qkv), optional(mask),
-            optional(drop), *self.scalars, address(out), address(stats), *map(optional, grads),
+            numbers, *map(_at, self.qkv), _at(mask), optional(drop), *self.scalars, _at(out),
+            address(stats), *map(_at, grads),
         )  # fmt: skip

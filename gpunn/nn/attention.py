@@ -258,6 +258,8 @@ def _broadcast(a: tuple[int, ...], b: tuple[int, ...], group: int = 1) -> tuple[
     """The shape that both broadcast to; b's last dimension counts `group` times."""
     if group > 1 and b:
         b = (*b[:-1], b[-1] * group)
+    if a == b:
+        return a
     try:
         return np.broadcast_shapes(a, b)
     except ValueError:

@@ -63,15 +63,10 @@ def draw_kept(shape: tuple[int, ...], keep: float, device: Device) -> Any:
     if keep == 0:
         return np.broadcast_to(np.False_, shape)  # PyTorch draws nothing
     generator = default_for(device)
+    if min(rows, MARK) * columns <= _KEPT:
+        return bernoulli(shape, np.dtype(np.bool_), generator, keep)
     with generator.lock:
-        if min(rows, MARK) * columns > _KEPT:
-            return Redrawn(shape, keep, _marks(generator.stream, math.prod(batch), rows, columns))
-        state = generator.stream.state()
-        found = native.attention_keep(state, shape, keep)
-        if found is not None:
-            generator.stream.resume(state)
-            return found
-    return bernoulli(shape, np.dtype(np.bool_), generator, keep)
+        return Redrawn(shape, keep, _marks(generator.stream, math.prod(batch), rows, columns))
 
 
 def _marks(stream: Any, heads: int, rows: int, columns: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from gpunn.nn.attention import Call
 from gpunn.nn.attention_dropout import Redrawn
 
 ROUNDING = {np.float32: 3e-6, np.float64: 1e-14}
+pytestmark = pytest.mark.skipif(native.lib() is None, reason=native.status())
 both = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 # batch, heads, rows, columns, width, width of the values
 SIZES = [
@@ -112,7 +113,7 @@ def test_dropout_is_the_same_from_bytes_and_from_states(size, dtype):
         state = Generator().manual_seed(3).stream.state()
         start = state.copy()
         marks = native.attention_marks(state, b * h * group, rows, columns)
-        drop = native.attention_keep(start, (b, h * group, rows, columns), keep)
+        drop = native.coins(start, (b, h * group, rows, columns), math.ceil(keep * 2**53))
         np.testing.assert_array_equal(start, state)  # both leave the stream at the same place
         redrawn = Redrawn(drop.shape, keep, marks).whole()
         np.testing.assert_array_equal(redrawn, drop)
@@ -172,8 +173,10 @@ def test_views_of_any_strides(dtype):
     def turned(x):
         return np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2)
 
-    views = [turned, np.asfortranarray, lambda x: np.flip(np.flip(x, 2).copy(), 2),
-             lambda x: np.repeat(x, 2, 2)[:, :, ::2], lambda x: np.repeat(x, 2, 3)[..., ::2]]  # fmt: skip
+    views = [
+        turned, np.asfortranarray, lambda x: np.flip(np.flip(x, 2).copy(), 2),
+        lambda x: np.repeat(x, 2, 2)[:, :, ::2], lambda x: np.repeat(x, 2, 3)[..., ::2],
+    ]  # fmt: skip
     arrays = operands((2, 3, 20, 30, 16, 8), dtype)
     call = call_of(arrays[0], causal=True)
     want = run(*arrays, None, None, call)
@@ -257,21 +260,6 @@ def test_no_rows_and_no_heads():
         for got, like in zip(run(*arrays, None, None, call_of(arrays[0])),
                              [arrays[3], *arrays[:3]], strict=True):  # fmt: skip
             assert got.shape == like.shape and not got.any()
-
-
-def test_coins_are_those_of_the_generator():
-    """Whatever the position in the state, over several of its turns."""
-    for before in (0, 1, 623, 624, 625):
-        a, b = (Generator().manual_seed(before) for _ in range(2))
-        for g in (a, b):
-            g.words(before)
-        state = a.stream.state()
-        coins = native.attention_keep(state, (1001,), 0.3)
-        words = b.words(2002).astype(np.uint64)
-        bits = (words[::2] << np.uint64(32) | words[1::2]) & np.uint64((1 << 53) - 1)
-        np.testing.assert_array_equal(coins, bits < math.ceil(0.3 * 2**53))
-        a.stream.resume(state)
-        assert a.words(1) == b.words(1)
 
 
 LENGTHS = """
