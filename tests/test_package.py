@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import subprocess
@@ -66,11 +67,18 @@ def _modules():
     return ["gpunn", *(n for n in names if "._native" not in n and ".kernels" not in n)]
 
 
+class Finder(doctest.DocTestFinder):
+    """It also looks at functions that a decorator of another module wraps."""
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object))
+
+
 @pytest.mark.parametrize("name", _modules())
 def test_examples_in_docstrings_run(name):
     module = importlib.import_module(name)
     names = {"gpunn": gpunn, "np": np, "nn": gpunn.nn, "F": gpunn.nn.functional}
-    finder = doctest.DocTestFinder(exclude_empty=True)
+    finder = Finder(exclude_empty=True)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     failures = []
     for test in finder.find(module, name, extraglobs=names):
