@@ -244,6 +244,17 @@ def test_lstm_tagger_follows_pytorch(tagger, tmp_path):
     assert abs(ours["accuracy"] - theirs["accuracy"]) < 0.01
 
 
+def test_lstm_tagger_on_a_gpu(tagger, tmp_path, emulated, monkeypatch):
+    lines = tagger.read_lines(LINES)
+    monkeypatch.setattr(tagger, "read_library", lambda files: (lines, lines))
+    sizes = {"steps": 2, "batch_size": 3, "hidden": 8}
+    cpu = tagger.main(options(tmp_path, **sizes))
+    gpu = tagger.main(options(tmp_path, **sizes, device="cuda"))
+    assert np.allclose(cpu["loss"], gpu["loss"], rtol=1e-5)
+    sizes |= {"steps": 3, "resume": tmp_path / "model.pt", "device": "cuda"}
+    assert tagger.main(options(tmp_path, **sizes))["loss"][:2] == gpu["loss"]
+
+
 GPT = {"batch_size": 4, "length": 48, "width": 32, "heads": 2, "layers": 4, "sample": 12}
 
 
@@ -303,6 +314,16 @@ def test_transformer_lm_follows_pytorch(gpt, tmp_path):
     assert math.isclose(ours["loss"][0], theirs["loss"][0], rel_tol=1e-5)
     assert np.abs(np.subtract(ours["loss"], theirs["loss"])).max() < 1e-3
     assert abs(ours["bits"] - theirs["bits"]) < 1e-3
+
+
+def test_transformer_lm_on_a_gpu(gpt, tmp_path, emulated):
+    sizes = {**GPT, "steps": 2, "batch_size": 1, "length": 16, "layers": 1, "sample": 2}
+    cpu = gpt.main(options(tmp_path, **sizes))
+    gpu = gpt.main(options(tmp_path, **sizes, device="cuda"))
+    assert np.allclose(cpu["loss"], gpu["loss"], rtol=1e-5)
+    assert math.isclose(cpu["bits"], gpu["bits"], rel_tol=1e-5)
+    sizes |= {"steps": 3, "resume": tmp_path / "model.pt", "device": "cuda"}
+    assert gpt.main(options(tmp_path, **sizes))["loss"][:2] == gpu["loss"]
 
 
 def test_transformer_lm_with_autocast_follows_itself_without(gpt, tmp_path):

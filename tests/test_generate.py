@@ -93,6 +93,16 @@ def test_prompts_of_unequal_length_do_not_see_their_filling(generate, model, mon
                 assert text[len(prompt) + step] == wanted.argmax()
 
 
+def test_on_a_gpu(generate, transformer, emulated):
+    model = small(transformer, gpunn)
+    here = generate.generate(gpunn, model, PROMPTS, 6, temperature=0)
+    model.to(emulated)
+    assert generate.generate(gpunn, model, PROMPTS, 6, temperature=0) == here
+    drawn = generate.generate(gpunn, model, PROMPTS, 6, top_k=3, top_p=0.9)
+    assert [len(row) for row in drawn] == [11, 7, 9]
+    assert generate.largest_difference(gpunn, model, here[0]) < 1e-5
+
+
 @pytest.mark.parametrize("impl", ["gpunn", "torch"])
 def test_weights_of_multihead_attention_with_a_cache(generate, impl):
     torch = pytest.importorskip(impl, reason="parity tests need PyTorch")
