@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from typing import Any
 
 from gpunn import cuda
@@ -47,9 +48,10 @@ def parallel_apply(
 
     `inputs[i]` is a tuple or list of positional arguments, or the only one; a device that is None
     is that of the first tensor among the arguments. Threads have the caller's modes: recording of
-    gradients, autocast, default devices, streams. A GPU named several times runs the later modules
-    on streams of their own. An exception is raised again, of its type, its message the module's
-    number, device and traceback. AssertionError for sequences of different lengths.
+    gradients, autocast, default devices, streams, context variables. A GPU named several times
+    runs the later modules on streams of their own. An exception is raised again, of its type, its
+    message the module's number, device and traceback. AssertionError for sequences of different
+    lengths.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.DataParallel.html
 
     >>> layers = [nn.Linear(2, 3), nn.Linear(2, 4)]
@@ -64,9 +66,7 @@ def parallel_apply(
             raise AssertionError(
                 f"The number of modules {n} is not equal to the number of {name} {len(given)}"
             )
-    places = [
-        _place(d, call) for d, *call in zip(devices, inputs, kwargs_tup, strict=True)
-    ]
+    places = [_place(d, call) for d, *call in zip(devices, inputs, kwargs_tup, strict=True)]
     results: list[Any] = [None] * n
     failures: dict[int, Any] = {}
 
@@ -82,7 +82,10 @@ def parallel_apply(
         if n == 1:
             run(0, lambda: cuda.stream(streams[0]))
         else:
-            threads = [threading.Thread(target=run, args=(i, _modes(streams[i]))) for i in range(n)]
+            threads = [  # copy_context: NumPy's treatment of 1 / 0 is kept there, and users' own
+                threading.Thread(target=copy_context().run, args=(run, i, _modes(streams[i])))
+                for i in range(n)
+            ]
             for thread in threads:
                 thread.start()
             for thread in threads:

@@ -25,6 +25,20 @@ def test_outputs_are_in_order():
     assert [y.item() for y in made] == [2, 3, 6]
 
 
+def test_context_variables_reach_the_threads():
+    import contextvars
+
+    own = contextvars.ContextVar("own", default=0)
+    own.set(3)
+
+    class Log(nn.Module):
+        def forward(self, x):
+            return gpunn.log(x) + own.get()  # NumPy would warn of log(0)
+
+    made = parallel_apply([Log(), Log()], [gpunn.zeros(1), gpunn.ones(1)])
+    assert [y.item() for y in made] == [-float("inf"), 3]
+
+
 def test_one_module_runs_in_this_thread():
     class Who(nn.Module):
         def forward(self, x):
