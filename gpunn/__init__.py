@@ -124,8 +124,8 @@ from gpunn.nn.rectifier import (  # noqa: E402
     threshold,
     threshold_,
 )
-from gpunn.nn.rnn import gru, lstm, rnn_relu, rnn_tanh  # noqa: E402
 from gpunn.nn.rnn_cell import gru_cell, lstm_cell, rnn_relu_cell, rnn_tanh_cell  # noqa: E402
+from gpunn.nn.rnn_layers import gru, lstm, rnn_relu, rnn_tanh  # noqa: E402
 from gpunn.nn.smooth import celu, celu_, selu, selu_  # noqa: E402
 from gpunn.nn.softmax import log_softmax, softmax  # noqa: E402
 from gpunn.ops import index as _index  # noqa: E402

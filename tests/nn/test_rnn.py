@@ -9,6 +9,7 @@ from emulated import on_both
 
 import gpunn
 from gpunn import nn
+from gpunn.native import rnn as rnn_kernels
 
 rng = np.random.default_rng(0)
 KINDS = {
@@ -79,38 +80,96 @@ def test_dropout_between_layers(name):
     same(program)
 
 
-def test_weights_of_pytorch_load():
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize("name", KINDS)
+def test_weights_of_pytorch_load(name):
+    """At a size of whole blocks and more, with equal outputs and gradients."""
     torch, _ = packages()
-    theirs = torch.nn.LSTM(3, 6, 2, bidirectional=True)
-    ours = nn.LSTM(3, 6, 2, bidirectional=True)
+    kind, extra = KINDS[name]
+    theirs = getattr(torch.nn, kind)(20, 70, 2, bidirectional=True, **extra)
+    ours = getattr(nn, kind)(20, 70, 2, bidirectional=True, **extra)
     ours.load_state_dict({k: gpunn.from_numpy(v.numpy()) for k, v in theirs.state_dict().items()})
-    x = X.astype(np.float32)
-    want = theirs(torch.from_numpy(x))[0].detach().numpy()
-    np.testing.assert_allclose(ours(gpunn.from_numpy(x))[0].detach().numpy(), want, atol=1e-6)
+    x = np.random.default_rng(3).normal(size=(12, 9, 20)).astype(np.float32)
+    made = [model(T.from_numpy(x))[0] for T, model in ((torch, theirs), (gpunn, ours))]
+    np.testing.assert_allclose(*(y.detach().numpy() for y in made), atol=1e-5)
+    for y in made:
+        y.square().mean().backward()
+    for a, b in zip(theirs.parameters(), ours.parameters(), strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn_tanh", "rnn_relu"])
-def test_functions(name):
-    """Both forms, by position and by name."""
-    rows = {"lstm": 24, "gru": 18}.get(name, 6)
-    weights = [rng.normal(size=s) for s in ((rows, 3), (rows, 6), rows, rows)]
+@pytest.mark.parametrize("dtype", [gpunn.float32, gpunn.float64, gpunn.float16, gpunn.bfloat16])
+@pytest.mark.parametrize("form", ["padded", "unsorted"])
+@pytest.mark.parametrize("name", KINDS)
+def test_compiled_code_and_numpy_agree(monkeypatch, name, form, dtype):
+    """Outputs and gradients, training and not; the same results where no gradient is kept."""
+    kind, extra = KINDS[name]
+    gpunn.manual_seed(0)
+    model = getattr(nn, kind)(3, 37, 2, bidirectional=True, dtype=dtype, **extra)
+    x = gpunn.from_numpy(X).to(dtype).requires_grad_()
 
-    def program(T):
-        params = [T.from_numpy(w.copy()) for w in weights]
-        h = T.from_numpy(H[:1].copy())
-        hx, x = ([h, h] if name == "lstm" else h), T.from_numpy(X.copy())
-        f, sizes = getattr(T, name), T.tensor([4, 4, 4, 4, 4])
-        options = {"num_layers": 1, "dropout": 0.0, "train": True, "bidirectional": False}
-        return [
-            *f(x, hx, params, True, 1, 0.0, True, False, False),
-            *f(x, hx, params[:2], False, 1, 0.0, True, False, False),
-            *f(x.transpose(0, 1), hx, params, True, **options, batch_first=True),
-            *f(x.reshape(20, 3), sizes, hx, params, True, 1, 0.0, True, False),
-            *f(data=x.reshape(20, 3), batch_sizes=sizes, hx=hx, params=params, has_biases=True,
-               **options),
-        ]  # fmt: skip
+    def run():
+        given = x
+        if form != "padded":
+            given = nn.utils.rnn.pack_padded_sequence(x, LENGTHS[form], enforce_sorted=False)
+        out, last = model(given)
+        made = [out if form == "padded" else out.data, *shown(kind, last)]
+        loss = sum((k + y.float()).square().mean() for k, y in enumerate(made))
+        grads = gpunn.autograd.grad(loss, [x, *model.parameters()])
+        with gpunn.no_grad():
+            again = model(given)[0]
+        assert gpunn.equal(again if form == "padded" else again.data, made[0])
+        return [t.detach().double().numpy() for t in (*made, *grads)]
 
-    same(program)
+    fast = run()
+    monkeypatch.setattr(rnn_kernels, "available", lambda: False)
+    near = {gpunn.float64: 1e-12, gpunn.float32: 1e-5, gpunn.float16: 1e-2}.get(dtype, 8e-2)
+    for a, b in zip(fast, run(), strict=True):
+        np.testing.assert_allclose(a, b, atol=near * max(1, abs(b).max()))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_later_step_changes_nothing_before_it(name):
+    """Neither outputs nor gradients of a network in one direction look ahead; NaN neither."""
+    kind, extra = KINDS[name]
+    gpunn.manual_seed(0)
+    layer = getattr(nn, kind)(3, 21, 2, **extra)
+    x = gpunn.from_numpy(X.astype(np.float32)).requires_grad_()
+    y = layer(x)[0]
+    for t in range(5):
+        slope = gpunn.autograd.grad(y[t].sum(), x, retain_graph=True)[0]
+        assert (slope[: t + 1] != 0).all() and not slope[t + 1 :].any()
+        changed = x.detach().clone()
+        changed[t:] = np.nan
+        out = layer(changed)[0]
+        assert gpunn.equal(out[:t], y[:t]) and out[t:].isnan().all()
+        changed = x.detach().clone()
+        changed[t, 2] += 1  # one sequence only
+        out = layer(changed)[0]
+        assert (out[t:, 2] != y[t:, 2]).any()
+        others = [0, 1, 3]
+        assert gpunn.equal(out[:, others], y[:, others])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_gradients(name):
+    """Of the whole module, by finite differences: input, first states and all parameters."""
+    kind, extra = KINDS[name]
+    gpunn.manual_seed(0)
+    model = getattr(nn, kind)(3, 6, 2, bidirectional=True, dtype=gpunn.float64, **extra)
+    names = [k for k, _ in model.named_parameters()]
+    first = states(gpunn, kind, 4, extra)
+
+    def f(x, *rest):
+        hx, params = rest[: len(first)], rest[len(first) :]
+        hx = tuple(hx) if kind == "LSTM" else hx[0]
+        named = dict(zip(names, params, strict=True))
+        out, last = gpunn.func.functional_call(model, named, (x, hx))
+        return (out, *shown(kind, last))
+
+    x = gpunn.from_numpy(X[:3].copy()).requires_grad_()
+    leaves = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    assert gpunn.autograd.gradcheck(f, [x, *first, *leaves], fast_mode=True)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -229,10 +288,6 @@ def test_arguments_are_checked(make, words):
     (lambda T, o: T.nn.GRU(4, 5)(T.nn.utils.rnn.pack_sequence([o(2)])),
      "input must have 2 dimensions, got 1"),
     (lambda T, o: T.nn.LSTM(4, 5)((o(3, 2, 4),)), "'tuple' object has no attribute"),
-    (lambda T, o: T.lstm(o(2, 3, 4), [o(1, 3, 5)], [o(5, 4)], False, 1, 0.0, False, False, False),
-     "lstm expects two hidden states"),
-    (lambda T, o: T.gru(o(2, 3, 4), o(1, 3, 5), [o(15, 4)], False, 1, 0.0, False, False, False),
-     "got an incorrect number of RNN parameters"),
 ])  # fmt: skip
 def test_errors_are_pytorchs(call, words):
     refused(lambda T: call(T, T.ones), words)

@@ -18,11 +18,11 @@ KINDS = [("RNNCell", {}), ("RNNCell", {"nonlinearity": "relu"}), ("LSTMCell", {}
 def test_cells(kind, options, given, bias, batch):
     """Initial weights, states and all gradients under one seed."""
     lead = () if batch is None else (batch,)
-    x, *states = (rng.normal(size=(*lead, n)).astype(np.float32) for n in (5, 4, 4))
+    x, *states = (rng.normal(size=(*lead, n)) for n in (5, 4, 4))
 
     def program(T):
         T.manual_seed(1)
-        cell = getattr(T.nn, kind)(5, 4, bias=bias, **options)
+        cell = getattr(T.nn, kind)(5, 4, bias=bias, dtype=T.float64, **options)
         leaves = [T.from_numpy(a.copy()).requires_grad_() for a in (x, *states)]
         if kind != "LSTMCell":
             leaves = leaves[:2]
