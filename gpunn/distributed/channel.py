@@ -20,7 +20,7 @@ from typing import Any
 
 from gpunn.distributed import sockets
 from gpunn.distributed.comm import Waiting
-from gpunn.distributed.errors import DistBackendError, DistStoreError
+from gpunn.distributed.errors import DistBackendError, DistNetworkError, DistStoreError
 from gpunn.distributed.store import PrefixStore, Store
 
 _HEAD = struct.Struct("<qQ")  # tag, bytes
@@ -114,7 +114,7 @@ class Channel:
             host, port = self.store.get(key).decode().split()
             if sockets.is_loopback(host):  # it is where the store is, which has another name here
                 host = _store_host(self.store)
-            made = sockets.connect(host, int(port), 30.0)
+            made = sockets.connect(host, int(port), 0.0)
             made.sendall(_HEAD.pack(self.rank, _TOKEN) + self._token)
             made.setblocking(False)
             outlet = self._outlets[peer] = _Outlet(made, peer)
@@ -146,11 +146,16 @@ class Channel:
 
     def send(self, view: memoryview, peer: int, tag: int, waiting: Waiting) -> Transfer:
         """Begins to send; the bytes must stay as they are until the transfer is done."""
-        outlet = self._outlets.get(peer) or self._connect(peer, waiting)
         transfer = Transfer(view, peer, tag)
         transfer.left = [_HEAD.pack(tag, len(view)), view]
+        outlet = self._outlets.get(peer)
+        if outlet is None and peer not in self._gone:
+            try:
+                outlet = self._connect(peer, waiting)
+            except (DistNetworkError, OSError) as error:
+                self._gone.setdefault(peer, f"it cannot be reached ({error})")
         with self._lock:
-            if peer in self._gone:
+            if outlet is None or peer in self._gone:
                 transfer.end(self._gone[peer])
                 return transfer
             outlet.queue.append(transfer)
@@ -260,7 +265,7 @@ class Channel:
         if tag == likely.tag and size == len(likely.view):
             self._begin(inlet)
             inlet.at = body
-            if body == size:
+            if body == size > 0:
                 self._arrived(inlet)
         else:  # not that one: what was read goes where it belongs
             self._feed(inlet, bytes(inlet.head) + bytes(likely.view[:body]))

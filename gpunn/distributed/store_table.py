@@ -46,7 +46,7 @@ def unpack(data: Any, start: int = 0) -> tuple[int, float, list[bytes], int] | N
         return None
     items = []
     for _ in range(count):
-        (size,) = _LENGTH.unpack_from(data, at)
+        size = _LENGTH.unpack_from(data, at)[0] if at + _LENGTH.size <= end else _LONGEST
         at += _LENGTH.size + size
         if at > end:
             raise DistNetworkError("a store got bytes that are no request")
