@@ -2,7 +2,7 @@
 //
 //   dropout_coins    n bytes, 1 with the probability bound / 2^53, from PyTorch's stream: two words
 //                    of MT19937 each. `state` is 625 uint32 (mersenne.h) and moves on
-//   dropout_apply    y = x * (coin ? factor : 0), the gradient likewise; y may be x
+//   dropout_apply    y = x * (coin * factor), the gradient likewise; y may be x
 //
 // x and y are n numbers, contiguous, float32 (_f32) or float64 (_f64). The stream is one sequence
 // and runs on one thread, at about a nanosecond a coin; the rest runs on all.
@@ -13,8 +13,8 @@
 namespace {
 
 template <class T> void apply(long n, T factor, const uint8_t *coins, const T *x, T *y) {
-    parallel_ranges(n, 16384, [&](long begin, long end) {
-        for (long i = begin; i < end; i++) y[i] = x[i] * (coins[i] ? factor : T(0));
+    parallel_ranges(n, 16384, [=](long begin, long end) {
+        for (long i = begin; i < end; i++) y[i] = x[i] * (T(coins[i]) * factor);
     });
 }
 

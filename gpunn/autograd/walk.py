@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn import native
 from gpunn.autograd.graph import (
     Node,
     Output,
@@ -62,7 +63,9 @@ class _Walk:
             if self.through is not None and not self.leads(vertex):
                 return
             if vertex in pending:
-                pending[vertex] = pending[vertex] + g
+                old = pending.pop(vertex)
+                alone = sys.getrefcount(old) <= _ALONE
+                pending[vertex] = _added(old, g) if alone else old + g
             else:
                 pending[vertex] = g
                 heappush(self.heap, (-vertex.seq, vertex))
@@ -213,7 +216,8 @@ class _Walk:
         return self.through is None or vertex in self.through or vertex in self.targets
 
 
-_OWNED = 0
+_OWNED = _ALONE = 0
+_MANY = 1 << 17  # elements from which on several threads beat NumPy's one
 FREED_MESSAGE = (
     "Trying to backward through the graph a second time (or directly access saved tensors after "
     "they have already been freed). Saved intermediate values of the graph are freed when you call "
@@ -251,6 +255,28 @@ def queue_callback(callback: Callable[[], Any]) -> None:
 def _run_post_hooks(leaf: Tensor) -> None:
     for hook in list(leaf._extra.post_hooks.values()):  # type: ignore[union-attr]
         hook(leaf)
+
+
+def _added(old: Any, g: Any) -> Any:
+    """old + g, in place where that is an array of its own memory."""
+    if type(old) is not np.ndarray or type(g) is not np.ndarray:
+        return old + g
+    mine = old.base is None and old.flags.writeable
+    if not mine or old.dtype is not g.dtype or old.shape != g.shape:
+        return old + g
+    if old.size < _MANY or native.add(old, g, old) is None:
+        old += g
+    return old
+
+
+def _count_alone() -> int:
+    """The references to what only a local variable holds, as `give` counts them."""
+    held = {0: np.zeros(1)}
+    old = held.pop(0)
+    return sys.getrefcount(old)
+
+
+_ALONE = _count_alone()
 
 
 def _count_owners() -> int:

@@ -7,7 +7,7 @@ not serve the dtype: the caller then lets NumPy do the work.
 from gpunn.native.attention import attention_backward, attention_forward, attention_marks
 from gpunn.native.conv import conv_forward, conv_input_grad, conv_size, conv_weight_grad
 from gpunn.native.dropout import coins, dropout
-from gpunn.native.elementwise import add_to_rows, unary, unary_grad
+from gpunn.native.elementwise import add, add_to_rows, column_sums, unary, unary_grad
 from gpunn.native.embedding import embedding_backward, embedding_forward
 from gpunn.native.loader import (
     get_num_threads,
@@ -44,6 +44,7 @@ from gpunn.native.softmax import (
 
 __all__ = [
     "adam_step",
+    "add",
     "add_to_rows",
     "attention_backward",
     "attention_forward",
@@ -54,6 +55,7 @@ __all__ = [
     "batch_norm_backward",
     "batch_norm_stats",
     "coins",
+    "column_sums",
     "conv_forward",
     "conv_input_grad",
     "conv_size",

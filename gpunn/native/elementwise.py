@@ -37,6 +37,32 @@ def unary_grad(name: str, x: np.ndarray, dy: np.ndarray) -> np.ndarray | None:
     return dx
 
 
+def add(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray | None:
+    """a + b of two contiguous arrays of one shape and dtype, into `out`, such a third, if given.
+
+    >>> ones = np.ones(3, np.float32)
+    >>> y = gpunn.native.add(ones, ones)
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return None
+    call = function("add", "ippp", a.dtype)
+    if call is None or not (a.flags.c_contiguous and b.flags.c_contiguous):
+        return None
+    y = np.empty(a.shape, a.dtype) if out is None else out
+    call(a.size, address(a), address(b), address(y))
+    return y
+
+
+def column_sums(x: np.ndarray) -> np.ndarray | None:
+    """The sum over the rows of a contiguous x (rows, n)."""
+    call = function("column_sums", "iipp", x.dtype)
+    if call is None or not x.flags.c_contiguous:
+        return None
+    y = np.empty(x.shape[1], x.dtype)
+    call(*x.shape, address(x), address(y))
+    return y
+
+
 def add_to_rows(y: np.ndarray, b: np.ndarray) -> bool:
     """y += b, in place, for y (..., n) and b (n,); whether it was done: both must be contiguous."""
     call = function("add_to_rows", "iipp", y.dtype) if type(y) is np.ndarray else None

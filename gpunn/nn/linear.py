@@ -22,7 +22,7 @@ from gpunn.ops.linalg import _proper, matmul, matmul_array
 from gpunn.ops.reduce import sum_array
 from gpunn.tensor import Tensor
 
-_NATIVE_SIZE = 1 << 16  # elements from which on several threads add the bias
+_NATIVE_SIZE = 1 << 16  # elements from which on several threads add
 
 
 def linear(
@@ -94,11 +94,17 @@ def _linear_vjp(g: Any, x: Any, w: Any, biased: Any) -> Any:
             x = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
             gw = product(rows.swapaxes(0, 1), x)
         if biased:
-            gb = rows.sum(axis=0) if isinstance(g, Tensor) else sum_array(rows, 0)
+            gb = rows.sum(axis=0) if isinstance(g, Tensor) else _column_sums(rows)
     return gx, gw, gb
 
 
 @autocasts("bilinear")
+def _column_sums(x: Any) -> Any:
+    many = type(x) is np.ndarray and x.size >= _NATIVE_SIZE
+    y = native.column_sums(x) if many else None
+    return sum_array(x, 0) if y is None else y
+
+
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x1^T A x2 + b for each output.
 

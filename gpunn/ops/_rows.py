@@ -45,6 +45,7 @@ from gpunn.ops._write import write as write
 from gpunn.ops._write import write_out as write_out
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
+_MANY = 1 << 17  # elements from which on several threads beat NumPy's one
 _DOC = """{summary}
 
     Shapes: {shapes}.
@@ -195,6 +196,7 @@ def binary(
     why: str = "",
     check: Callable[[Any, Any], None] | None = None,
     node_name: str | None = None,
+    large: Callable[[Any, Any], Any] | None = None,
 ) -> Any:
     """An element-wise function of two tensors, or a tensor and a number.
 
@@ -202,7 +204,8 @@ def binary(
     `saves` lists what it reads, "a" and "b" (the operands) and "y" (the result): "b y?b" saves b
     always, and y only where b needs a gradient (None otherwise). `compares`: the result is bool
     and has no gradient. `exact`: 16-bit floats are not computed in float32. `check(input, other)`
-    may refuse operands that are not both float32 or float64. The rest: see `unary`.
+    may refuse operands that are not both float32 or float64. `large(a, b)` has the first turn on
+    many numbers of one dtype on the CPU; None leaves it to `forward`. The rest: see `unary`.
 
     `op.operator` is the same for use as Python's operator, NotImplemented for strangers;
     `op.reflected(b, a)` that operator with its operands turned round; `op.on_arrays(a, b)` the
@@ -248,7 +251,9 @@ def binary(
                 ):  # fmt: skip
                     return otherwise(input, other, out)
                 try:
-                    y = pairs(a, b)
+                    y = None if large is None or a.size < _MANY else large(a, b)
+                    if y is None:
+                        y = pairs(a, b)
                 except ValueError:
                     raise size_error(a.shape, b.shape) from None
             if type(y) is not np.ndarray:

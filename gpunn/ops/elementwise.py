@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn import dtypes
+from gpunn import dtypes, native
 from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import vjp
@@ -46,7 +46,7 @@ def _no_bool(input: Any, other: Any) -> None:
 
 
 _add = binary(
-    "add", np.add, lambda g: (g, g),
+    "add", np.add, lambda g: (g, g), large=native.add,
     summary="input + other.", example="gpunn.add(gpunn.tensor([1, 2]), 10)\ntensor([11, 12])",
 )  # fmt: skip
 _sub = binary(

@@ -260,3 +260,23 @@ def test_walks_in_several_threads_on_separate_graphs():
     for k in (1, 2):
         work(k)
         np.testing.assert_array_equal(results[k], again[k])
+
+
+@pytest.mark.parametrize("size", [3, 200_000])
+def test_sums_of_gradients_change_nobody_elses_array(size):
+    """Gradients are added in place only where the walk alone holds the array."""
+    given = gpunn.ones(size)
+    x = gpunn.zeros(size, requires_grad=True)
+    y = x * 1
+    seen = []
+    y.register_hook(lambda g: seen.append(g))
+    z = y * 2
+    z.retain_grad()
+    ((y + z) + (y + z) * 3).backward(given)
+    assert given.eq(1).all()
+    assert z.grad.eq(4).all() and seen[0].eq(12).all() and x.grad.eq(12).all()
+    one = gpunn.zeros(size, requires_grad=True)
+    other = gpunn.zeros(size, requires_grad=True)
+    a, b = one * 1, other * 1
+    ((a + b) + a * 5).backward(given)  # a and b are given the same array first
+    assert one.grad.eq(6).all() and other.grad.eq(1).all() and given.eq(1).all()

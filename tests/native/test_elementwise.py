@@ -110,3 +110,32 @@ def test_a_row_that_does_not_fit_is_not_added():
                         (y, np.ones(12, np.float32)[::2]), (y.astype(np.float16), b)):  # fmt: skip
         assert not native.add_to_rows(left, right)
     assert not y.any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [0, 1, 17, 200_001])
+def test_sums_of_two(n, dtype):
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(n).astype(dtype) for _ in range(2))
+    want = a + b
+    np.testing.assert_array_equal(native.add(a, b), want)
+    assert native.add(a, b, a) is a
+    np.testing.assert_array_equal(a, want)
+
+
+def test_sums_that_are_numpys_turn():
+    x = np.ones((2, 3), np.float32)
+    for other in (x[:1], x.astype(np.float64), np.ones((3, 2), np.float32).T):
+        assert native.add(x, other) is None
+    assert native.add(x.astype(np.int64), x.astype(np.int64)) is None
+    assert native.column_sums(x.T) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 3000])
+@pytest.mark.parametrize("n", [0, 1, 31, 64, 65, 300])
+def test_column_sums(rows, n, dtype):
+    x = np.random.default_rng(0).standard_normal((rows, n)).astype(dtype)
+    y = native.column_sums(x)
+    assert y.shape == (n,) and y.dtype == dtype
+    np.testing.assert_allclose(y, x.astype(np.float64).sum(0), rtol=1e-5, atol=1e-4)
