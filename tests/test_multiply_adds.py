@@ -64,15 +64,6 @@ def test_a_subclass_with_another_forward():
     assert multiply_adds(Pair(3, 5), (X(2, 3),), {}, {"out": X(2, 5)}) is None
 
 
-def like_gpunns(name, **attributes):
-    """A module of a class that counts as gpunn's."""
-    kind = type(name, (nn.Module,), {"__module__": "gpunn.nn.here"})
-    module = kind()
-    for key, value in attributes.items():
-        setattr(module, key, value)
-    return module
-
-
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("batched", [True, False])
 def test_attention(batch_first, batched):
@@ -105,13 +96,32 @@ def test_transformer_in_a_summary():
     assert found.total_parameters == sum(p.numel() for p in layer.parameters())
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_recurrent_layers(packed):
-    layer = like_gpunns("LSTM", weight_ih_l0=nn.Parameter(X(20, 3)), bias_ih_l0=nn.Parameter(X(20)))
-    layer.weight_hh_l0 = nn.Parameter(X(20, 5))
+@pytest.mark.parametrize("form", ["padded", "packed", "single"])
+@pytest.mark.parametrize(("make", "weights"), [
+    (lambda **k: nn.LSTM(3, 5, **k), 4 * (15 + 25)),
+    (lambda **k: nn.LSTM(3, 5, proj_size=2, **k), 4 * (15 + 10) + 10),
+    (lambda **k: nn.GRU(3, 5, bias=False, **k), 3 * (15 + 25)),
+    (lambda **k: nn.RNN(3, 5, nonlinearity="relu", **k), 15 + 25),
+    (lambda **k: nn.GRU(3, 5, 2, bidirectional=True, **k), 2 * 3 * (15 + 25 + 50 + 25)),
+])  # fmt: skip
+def test_recurrent_layers(make, weights, form):
+    """Each step of each sequence, and only those that there are, meets every weight."""
+    layer = make(batch_first=form == "padded")
+    if form == "packed":
+        x, steps = nn.utils.rnn.pack_padded_sequence(X(7, 2, 3), [7, 4]), 11
+    else:
+        x, steps = (X(2, 7, 3), 14) if form == "padded" else (X(7, 3), 7)
+    assert multiply_adds(layer, (x,), {}, layer(x)) == steps * weights
+    assert multiply_adds(layer, (), {"input": x}, layer(input=x)) == steps * weights
 
-    class Packed:
-        data = X(14, 3)
 
-    x = Packed() if packed else X(7, 2, 3)
-    assert multiply_adds(layer, (x,), {}, X(7, 2, 5)) == 14 * (60 + 100)
+def test_a_recurrent_network_in_a_summary():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(3, 5, batch_first=True), nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[1][0][-1])
+
+    assert gpunn.summary(Reader(), (4, 7, 3)).multiply_adds == 4 * (7 * 4 * (15 + 25) + 5 * 2)
