@@ -73,6 +73,24 @@ class Recurrent(nn.Module):
         return self.out(padded), h.transpose(0, 1)
 
 
+class Packed(nn.Module):
+    """Given packed sequences; without total_length."""
+
+    def __init__(self, kind=nn.GRU):
+        super().__init__()
+        self.rnn = kind(3, 4, num_layers=2, bidirectional=True)
+
+    def forward(self, packed):
+        made, h = self.rnn(packed)
+        padded, lengths = pad_packed_sequence(made, batch_first=True)
+        h = h[0] if isinstance(h, tuple) else h
+        return made, padded, lengths, h.transpose(0, 1)
+
+
+def sequences(counts, seed):
+    return [drawn(n, 3, seed=seed * 10 + i) for i, n in enumerate(counts)]
+
+
 def recurrent_loss(found):
     y, h = found
     return (y**2).mean() + h.sum()

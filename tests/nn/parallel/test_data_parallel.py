@@ -19,6 +19,7 @@ from tests.nn.parallel.models import (
     Checkpointed,
     Fails,
     Net,
+    Packed,
     Perceptron,
     Recurrent,
     Slope,
@@ -26,6 +27,7 @@ from tests.nn.parallel.models import (
     drawn,
     recurrent_loss,
     same_training,
+    sequences,
 )
 
 DEVICES = [CPUS[:1], CPUS[:2], CPUS, ["cpu:0", "cpu:0"], ["cpu:1", "cpu:0"]]
@@ -56,22 +58,10 @@ def test_lstm_that_packs_inside(devices):
 @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
 @pytest.mark.parametrize("sort", [False, True])
 def test_packed_input_and_output(devices, kind, sort):
-    class Packed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.rnn = kind(3, 4, num_layers=2, bidirectional=True)
-
-        def forward(self, packed):
-            made, h = self.rnn(packed)
-            padded, lengths = pad_packed_sequence(made, batch_first=True)  # no total_length
-            h = h[0] if isinstance(h, tuple) else h
-            return made, padded, lengths, h.transpose(0, 1)
-
     counts = [6, 4, 4, 2, 1] if sort else [2, 6, 1, 4, 4]
 
     def inputs(step):
-        parts = [drawn(n, 3, seed=step * 10 + i) for i, n in enumerate(counts)]
-        return (pack_sequence(parts, enforce_sorted=sort),)
+        return (pack_sequence(sequences(counts, step), enforce_sorted=sort),)
 
     def loss(found):
         made, padded, lengths, h = found
@@ -81,7 +71,7 @@ def test_packed_input_and_output(devices, kind, sort):
         close(again, padded)
         return (made.data**2).mean() + h.sum() + padded.sum()
 
-    same_training(Packed, inputs, loss, devices)
+    same_training(lambda: Packed(kind), inputs, loss, devices)
 
 
 def test_attention_with_tied_weights(devices):

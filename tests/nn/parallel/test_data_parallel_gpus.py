@@ -6,28 +6,33 @@ import pytest
 
 import gpunn
 from gpunn import nn
+from gpunn.nn.utils.rnn import pack_sequence
 from tests.nn.parallel.models import (
     Attention,
     Checkpointed,
     Fails,
     Net,
+    Packed,
     Perceptron,
     Recurrent,
     Slope,
     close,
     drawn,
+    sequences,
 )
 
 
 @pytest.mark.parametrize("device_ids", [None, [1, 0], [0, 0], [1, 0, 1], ["cuda:0", "cpu:1"]])
 @pytest.mark.parametrize(
-    "kind", ["perceptron", "convolution", "packed", "slope", "checkpointed", "attention"]
+    "kind",
+    ["perceptron", "convolution", "recurrent", "packed", "slope", "checkpointed", "attention"],
 )
 def test_gpus_as_cpus(two_gpus, device_ids, kind):
     make, inputs = {
         "perceptron": (Perceptron, lambda i: (drawn(5, 5, seed=i),)),
         "convolution": (lambda: Net().eval(), lambda i: (drawn(5, 2, 4, 4, seed=i),)),
-        "packed": (Recurrent, lambda i: (drawn(5, 6, 3, seed=i), gpunn.tensor([2, 6, 1, 3, 6]))),
+        "packed": (Packed, lambda i: (pack_sequence(sequences([2, 6, 1, 4, 4], i), False),)),
+        "recurrent": (Recurrent, lambda i: (drawn(5, 6, 3, seed=i), gpunn.tensor([2, 6, 1, 3, 6]))),
         "slope": (Slope, lambda i: (drawn(5, 3, seed=i),)),
         "checkpointed": (Checkpointed, lambda i: (drawn(5, 3, seed=i),)),
         "attention": (Attention, lambda i: (gpunn.ones(5, 7, dtype=gpunn.int64) + i,
@@ -41,6 +46,7 @@ def test_gpus_as_cpus(two_gpus, device_ids, kind):
         found = []
         for model in (one, net):
             y = model(*inputs(step))
+            y = y[1::2] if kind == "packed" else y
             with gpunn.cuda.device_of(y[0]):
                 y = sum(v.sum() for v in y) if isinstance(y, tuple) else (y**2).mean()
             found.append(y)
