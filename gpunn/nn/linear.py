@@ -98,13 +98,13 @@ def _linear_vjp(g: Any, x: Any, w: Any, biased: Any) -> Any:
     return gx, gw, gb
 
 
-@autocasts("bilinear")
 def _column_sums(x: Any) -> Any:
     many = type(x) is np.ndarray and x.size >= _NATIVE_SIZE
     y = native.column_sums(x) if many else None
     return sum_array(x, 0) if y is None else y
 
 
+@autocasts("bilinear")
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x1^T A x2 + b for each output.
 
