@@ -9,6 +9,11 @@ def cases(T):
     y = T.tensor([4.0, 5.0, 6.0])
     layer = T.nn.Linear(8, 8)
     batch = T.ones(4, 8)
+
+    def autocast(f, x):
+        with T.autocast("cpu"):
+            return f(x)
+
     return {
         "add, recorded": lambda: x + y,
         "add": lambda: y + y,
@@ -20,6 +25,7 @@ def cases(T):
         "index": lambda: y[0],
         "reshape": lambda: y.reshape(3, 1),
         "Linear": lambda: layer(batch),
+        "Linear under autocast": lambda: autocast(layer, batch),
         "training step 2-8-1, SGD": training_step(T, T.optim.SGD, lr=0.1),
         "training step 2-8-1, Adam": training_step(T, T.optim.Adam, lr=0.01),
     }
