@@ -91,7 +91,8 @@ class DataParallel(Module):
         outputs = self.parallel_apply(replicas, parts, named)
         if self.reduce_scalars is None:
             return self.gather(outputs, self.output_device)
-        weights = [next(rows(part, self.dim), 1) for part in zip(parts, named, strict=True)]
+        counts = (rows(part, self.dim) for part in zip(parts, named, strict=True))
+        weights = [max(count, default=1) or 1 for count in counts]
         return gather(outputs, self.output_device, self.dim, weights=weights)
 
     def replicate(self, module: Module, device_ids: Sequence[Any]) -> list[Module]:

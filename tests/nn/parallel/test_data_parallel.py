@@ -327,6 +327,16 @@ def test_scalars_become_the_mean_weighted_by_rows():
         nn.DataParallel(one, CPUS, reduce_scalars="sum")
 
 
+def test_the_mean_where_a_tensor_is_empty_or_all_are():
+    class Mean(nn.Module):
+        def forward(self, nothing, x):
+            return x.mean()
+
+    net = nn.DataParallel(Mean(), CPUS, reduce_scalars="mean")
+    assert net(gpunn.ones(0), gpunn.arange(5.0)).item() == 2
+    assert net(gpunn.ones(0), gpunn.ones(0)).isnan()
+
+
 def test_none_tuples_and_dictionaries():
     class Several(nn.Module):
         def forward(self, x):

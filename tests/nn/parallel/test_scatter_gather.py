@@ -5,6 +5,8 @@ import inspect
 from collections import OrderedDict, defaultdict, namedtuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gpunn
 from gpunn.nn.parallel import gather, scatter
@@ -22,28 +24,28 @@ def test_a_tensor():
 
 def test_structures():
     thing = object()
-    given = {
+    inputs = {
         "tuple": (gpunn.arange(4), "a"), "list": [gpunn.arange(4)],
         "pair": Pair(gpunn.arange(4), 1),
         "nested": {"deep": [(gpunn.arange(4),)]}, "thing": thing, "empty": ((), [], {}), "no": None,
     }  # fmt: skip
-    made = scatter(given, CPUS[:2])
+    made = scatter(inputs, CPUS[:2])
     assert type(made) is list and len(made) == 2
     for i, part in enumerate(made):
-        assert list(part) == list(given)
+        assert list(part) == list(inputs)
         assert type(part["tuple"]) is tuple and part["tuple"][1] == "a"
         assert type(part["list"]) is list and len(part["list"][0]) == 2
         assert type(part["pair"]) is Pair and part["pair"].note == 1
         assert part["nested"]["deep"][0][0].tolist() == [2 * i, 2 * i + 1]
         assert part["thing"] is thing and part["empty"] == ((), [], {}) and part["no"] is None
-    assert len(given["list"][0]) == 4
+    assert len(inputs["list"][0]) == 4
 
 
 @pytest.mark.parametrize("kind", [OrderedDict, lambda pairs: defaultdict(list, pairs)])
 def test_kinds_of_dictionaries(kind):
-    given = kind([("b", gpunn.ones(2)), ("a", 1)])
-    for part in scatter(given, CPUS):
-        assert type(part) is type(given) and list(part) == ["b", "a"] and len(part["b"]) == 1
+    inputs = kind([("b", gpunn.ones(2)), ("a", 1)])
+    for part in scatter(inputs, CPUS):
+        assert type(part) is type(inputs) and list(part) == ["b", "a"] and len(part["b"]) == 1
 
 
 def test_structures_are_pytorchs(monkeypatch):
@@ -57,7 +59,7 @@ def test_structures_are_pytorchs(monkeypatch):
     monkeypatch.setattr(theirs.Scatter, "apply", chunk)
     monkeypatch.setattr(theirs.Gather, "apply", lambda device, dim, *xs: torch.cat(xs, dim))
 
-    def given(T):
+    def arguments(T):
         x = T.arange(12).reshape(6, 2)
         args = (x, [x, "a"], Pair(x, 1), {"deep": ((x,), None)}, (), {}, 2.5)
         return args, OrderedDict(y=x, flag=True)
@@ -69,8 +71,8 @@ def test_structures_are_pytorchs(monkeypatch):
             return type(obj), [(k, plain(v)) for k, v in obj.items()]
         return (type(obj), [plain(v) for v in obj]) if isinstance(obj, (tuple, list)) else obj
 
-    ours = scatter_kwargs(*given(gpunn), CPUS)
-    assert plain(ours) == plain(theirs.scatter_kwargs(*given(torch), CPUS))
+    ours = scatter_kwargs(*arguments(gpunn), CPUS)
+    assert plain(ours) == plain(theirs.scatter_kwargs(*arguments(torch), CPUS))
     for inputs, kwargs in [(("a",), None), ((), {"y": 1}), ((), {}), (("a",), {"y": None})]:
         found = scatter_kwargs(inputs, kwargs, CPUS)
         assert plain(found) == plain(theirs.scatter_kwargs(inputs, kwargs, CPUS))
@@ -127,6 +129,40 @@ def test_gradients_flow_through_both():
     assert made[0].device.index == 1 and made[0].tolist() == [0, 1, 4, 9, 16]
     made[0].sum().backward()
     assert x.grad.tolist() == [0, 2, 4, 6, 8]
+
+
+leaves = st.integers(1, 3).map(lambda width: ("tensor", width)) | st.none()
+trees = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, min_size=1, max_size=3)
+    | st.tuples(inner, inner) | st.dictionaries(st.sampled_from("abc"), inner, min_size=1),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60)
+@given(trees, st.integers(1, 7), st.integers(1, 4), st.sampled_from([0, 1, -1]))
+def test_gather_undoes_scatter(tree, rows, devices, dim):
+    def build(node):
+        if isinstance(node, tuple) and node[0] == "tensor":
+            x = gpunn.arange(float(rows * node[1])).reshape(rows, node[1])
+            return x if dim == 0 else x.T
+        if isinstance(node, dict):
+            return {key: build(value) for key, value in node.items()}
+        return type(node)(map(build, node)) if isinstance(node, (list, tuple)) else node
+
+    def values(obj):
+        if isinstance(obj, gpunn.Tensor):
+            return obj.tolist()
+        if isinstance(obj, dict):
+            return {key: values(value) for key, value in obj.items()}
+        return type(obj)(map(values, obj)) if isinstance(obj, (list, tuple)) else obj
+
+    made = build(tree)
+    parts = scatter(made, [f"cpu:{i}" for i in range(devices)], dim)
+    has_tensors = "tensor" in repr(tree)
+    assert len(parts) == (min(rows, devices) if has_tensors else devices)
+    assert values(gather(parts, "cpu", dim)) == values(made)
 
 
 def test_gather_structures():
