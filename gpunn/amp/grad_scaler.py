@@ -170,9 +170,8 @@ class GradScaler:
         if state["stage"] is OptState.STEPPED:
             raise RuntimeError("unscale_() is being called after step().")
         self._warn_of_clipping(optimizer)
-        state["found_inf_per_device"] = self._unscale_grads_(
-            optimizer, 1.0 / float(scale.item()), False
-        )
+        inverse = scale.double().reciprocal().float()  # type: ignore[attr-defined]
+        state["found_inf_per_device"] = self._unscale_grads_(optimizer, inverse, False)
         state["stage"] = OptState.UNSCALED
 
     def _warn_of_clipping(self, optimizer: Any) -> None:
@@ -185,18 +184,22 @@ class GradScaler:
             )  # fmt: skip
 
     def _unscale_grads_(
-        self, optimizer: Any, inverse: float, allow_fp16: bool
+        self, optimizer: Any, inverse: Tensor | None, allow_fp16: bool
     ) -> dict[Device, Tensor]:
-        """Multiplies all gradients; which devices hold one that is inf or NaN, as 0.0 or 1.0."""
+        """Multiplies all gradients, without waiting for a GPU; which devices hold one that is inf
+        or NaN, as 0.0 or 1.0."""
         found: dict[Device, Any] = {}
+        factors: dict[Device, Any] = {}
         for group in optimizer.param_groups:
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 grad = self._values(p, allow_fp16)
-                bad = _unscale(grad, inverse)
-                before = found.get(grad.device)
-                found[grad.device] = bad if before is None else before | bad
+                device = grad.device
+                if inverse is not None and device not in factors:
+                    factors[device] = inverse.to(device).array  # type: ignore[attr-defined]
+                bad = _unscale(grad, factors.get(device))
+                found[device] = bad | found[device] if device in found else bad
         return {
             device: wrap(device.xp.asarray(bad, dtype=np.float32), device)
             for device, bad in found.items()
@@ -281,7 +284,7 @@ class GradScaler:
     def _check_inf_per_device(self, optimizer: Any) -> dict[Device, Tensor]:
         """Looks for inf and NaN without changing a gradient."""
         self._check_scale_growth_tracker("_check_inf_per_device")
-        found = self._unscale_grads_(optimizer, 1.0, True)
+        found = self._unscale_grads_(optimizer, None, True)
         self._per_optimizer_states[id(optimizer)]["found_inf_per_device"] = found
         return found
 
@@ -446,15 +449,15 @@ def _number(value: Any, dtype: Any, device: Device) -> Tensor:
     return wrap(device.xp.asarray(value, dtype=dtype), device)
 
 
-def _unscale(grad: Tensor, inverse: float) -> Any:
-    """grad *= inverse; whether an element was inf or NaN, as an array of the device."""
+def _unscale(grad: Tensor, inverse: Any) -> Any:
+    """grad *= inverse, unless that is None; whether an element was inf or NaN, as an array."""
     array, xp = grad.array, grad.device.xp
     wide = array if array.dtype.itemsize > 2 else array.astype(np.float32)
     bad = ~xp.isfinite(wide).all()
-    if inverse != 1.0:
+    if inverse is not None:
         if wide is array:
-            xp.multiply(array, array.dtype.type(inverse), out=array)
+            xp.multiply(array, inverse, out=array)
         else:
-            array[...] = (wide * np.float32(inverse)).astype(array.dtype)
+            array[...] = (wide * inverse).astype(array.dtype)
         touch(grad)
     return bad

@@ -12,7 +12,16 @@ from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
 
 def differentiable_vjp(node: Node, g: Any) -> Any:
-    """The VJP on Tensors, recorded, so that it can be differentiated again."""
+    """The VJP on Tensors, recorded, so that it can be differentiated again.
+
+    Inside of autocast, too, it runs in the dtypes of the forward operation.
+    """
+    from gpunn.amp.casts import AUTOCAST, uncast
+
+    return uncast(_recorded_vjp, node, g) if AUTOCAST else _recorded_vjp(node, g)
+
+
+def _recorded_vjp(node: Node, g: Any) -> Any:
     function = node.vjp
     kept = tuple(node.saved)
     saves = getattr(function, "saves", (None,) * len(kept))

@@ -304,6 +304,30 @@ def test_layers_on_cuda(name, emulated):
     assert bool(F.relu(first).float().isfinite().all())
 
 
+SECOND_ORDER = {
+    "linear": lambda x, w: F.linear(x, w), "conv": lambda x, w: F.conv1d(x[None], w[..., None]),
+    "cdist": lambda x, w: gpunn.cdist(x, w), "cross entropy": lambda x, w: F.cross_entropy(x, w),
+    "cosine": lambda x, w: F.cosine_embedding_loss(x, w, gpunn.ones(4)),
+    "attention": lambda x, w: F.scaled_dot_product_attention(x[None], w[None], w[None]),
+    "mse": lambda x, w: F.mse_loss(x @ w, w),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(SECOND_ORDER))
+def test_a_penalty_on_gradients_inside_of_the_context(name):
+    gpunn.manual_seed(0)
+    x, w = (gpunn.rand(4, 4).softmax(1).requires_grad_() for _ in range(2))
+    found = []
+    for on in (False, True):
+        with gpunn.autocast("cpu", enabled=on):
+            y = SECOND_ORDER[name](x, w)
+            (g,) = gpunn.autograd.grad((y.float() ** 2).sum(), x, create_graph=True)
+            penalty = gpunn.autograd.grad((g * g).sum(), w)[0]
+        assert g.dtype is penalty.dtype is gpunn.float32
+        found.append(penalty.numpy())
+    assert np.abs(found[0] - found[1]).max() <= 0.1 * np.abs(found[0]).max()
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointed_layers_are_computed_again_in_the_same_dtypes(reentrant):
     from gpunn.utils.checkpoint import checkpoint
