@@ -66,11 +66,13 @@ class Stream:
 
     def query(self) -> bool:
         """Whether all work given so far is done."""
-        return self._raw.done
+        with enter(self.device):
+            return self._raw.done
 
     def synchronize(self) -> None:
         """Waits until all work given so far is done."""
-        self._raw.synchronize()
+        with enter(self.device):
+            self._raw.synchronize()
 
     def __enter__(self) -> Stream:
         self._contexts.append(StreamContext(self))
@@ -122,22 +124,23 @@ class Event:
     def record(self, stream: Stream | None = None) -> None:
         """Marks the stream, by default the current one. RuntimeError on another device's stream."""
         stream = current_stream() if stream is None else stream
-        if self._raw is None:
-            with enter(stream.device):
-                self._raw = load().cuda.Event(self._blocking, not self._timed, self._interprocess)
-            self.device = stream.device
-        elif self.device is not stream.device:
+        if self._raw is not None and self.device is not stream.device:
             raise RuntimeError(
                 f"Event device {self.device} does not match recording stream's device "
                 f"{stream.device}"
             )
-        self._raw.record(stream._raw)
+        with enter(stream.device):  # the handle of every device's default stream is 0
+            if self._raw is None:
+                self._raw = load().cuda.Event(self._blocking, not self._timed, self._interprocess)
+                self.device = stream.device
+            self._raw.record(stream._raw)
 
     def wait(self, stream: Stream | None = None) -> None:
         """Work given to the stream, by default the current one, from now on waits for the mark."""
         if self._raw is not None:
             stream = current_stream() if stream is None else stream
-            stream._raw.wait_event(self._raw)
+            with enter(stream.device):
+                stream._raw.wait_event(self._raw)
 
     def query(self) -> bool:
         """Whether all work before the mark is done; True before the event is recorded."""

@@ -58,7 +58,17 @@ def test_waiting(cupy):
     other.wait_stream(one)
     (first, second) = log
     assert first[:3] == ("record", 0, one.cuda_stream)
-    assert second[0] == "wait" and second[2:] == (other.cuda_stream, first[3])
+    assert second == ("wait", 1, other.cuda_stream, first[3])
+    log.clear()
+    default = cuda.default_stream(1)  # its handle is 0, as that of device 0's
+    default.wait_stream(one)
+    other.wait_stream(default)
+    assert [entry[:3] for entry in log] == [
+        ("record", 0, one.cuda_stream), ("wait", 1, 0), ("record", 1, 0),
+        ("wait", 1, other.cuda_stream),
+    ]  # fmt: skip
+    default.synchronize()
+    assert log[-1] == ("stream synchronize", 0) and cuda.current_device() == 0
     log.clear()
     event = one.record_event()
     event.wait(other)

@@ -145,6 +145,20 @@ def test_streams(two_gpus):
     assert side in {s.cuda_stream for s in seen}  # kept
 
 
+def test_the_default_stream_of_another_gpu_is_waited_for_there(two_gpus):
+    net = nn.DataParallel(nn.Identity(), [0, 1, 1])
+    log = gpunn.cuda.detect.load().cuda.runtime.log
+    x = gpunn.ones(3, device="cuda:0")
+    log.clear()
+    net(x)
+    made = {event: device for what, device, stream, event in log if what == "record"}
+    sides = {stream: device for _, device, stream, _ in log if stream}
+    assert set(sides.values()) == {1}
+    waits = [entry for entry in log if entry[0] == "wait"]
+    assert any(stream in sides and made[event] == 1 for _, _, stream, event in waits)
+    assert any(stream == 0 and device == 1 == made[event] for _, device, stream, event in waits)
+
+
 def test_gpus_of_different_sizes(two_gpus, monkeypatch):
     runtime = gpunn.cuda.detect.load().cuda.runtime
     inner = runtime.getDeviceProperties
