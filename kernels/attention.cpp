@@ -1,7 +1,7 @@
 // Scaled dot-product attention on the CPU and its gradient, in memory linear in the lengths.
 //
-//   attention_forward    out = softmax(scale q kᵀ + mask) v, with dropout; and `stats`, each row's
-//                        greatest score, then for each 1 / sum of exp(score - greatest), both 0
+//   attention_forward    out = softmax(scale q kᵀ + mask) v, with dropout; and `stats`: of each row
+//                        the greatest score, then of each 1 / sum of exp(score - greatest), both 0
 //                        where it may attend to nothing
 //   attention_backward   dq, dk, dv (null where not wanted), from dout, out and stats
 //   attention_marks      the states of the random stream at every MARK rows, for what follows
@@ -38,7 +38,7 @@ namespace {
 constexpr int MR = REGISTERS == 16 ? (VECTOR_BYTES == 32 ? 6 : 5) : VECTOR_BYTES == 64 ? 14 : 12;
 constexpr long BR = 64, BC = 64;                        // scores in a block: rows, keys
 constexpr long CHUNK = 512;                             // rows for which keys are copied once
-constexpr long MARK = 64;                               // rows from one kept random state to the next
+constexpr long MARK = 64;                               // rows from one random state to the next
 static_assert(BR == MARK && CHUNK % BR == 0, "blocks begin at marks");
 
 struct Problem {
@@ -60,7 +60,7 @@ template <class T> struct Task {
     T *dq, *dk, *dv;
 
     template <class P> static P *at(P *p, const long *stride, long b, long h, long row) {
-        return p + b * stride[0] + h * stride[1] + row * stride[2];
+        return p ? p + b * stride[0] + h * stride[1] + row * stride[2] : p;
     }
     // A place in the sequence of heads, as the arrays see it.
     struct Head {
@@ -89,9 +89,8 @@ template <class T> inline Vec<T> exp_below(Vec<T> x) {
         1 / 3628800., 1 / 39916800., 1 / 479001600., 1 / 6227020800.};
     Vec<T> p = splat(T(inverse_factorial[F::EXP_TERMS]));
     UNROLL for (int i = F::EXP_TERMS - 1; i >= 0; i--) p = p * r + T(inverse_factorial[i]);
-    typename Floating<T>::integer one = F::BIAS;
-    Vec<T> power = Vec<T>((IVec<T>(shifted) << F::MANTISSA) + (one << F::MANTISSA));
-    return x < T(F::BIAS - 1) * T(-0.69314718055994530942) ? Vec<T>{} : p * power;
+    p *= power_of_two<T>(IVec<T>(shifted));             // its upper bits, of ROUND, are shifted out
+    return x < T(F::BIAS - 1) * T(-0.69314718055994530942) ? Vec<T>{} : p;
 }
 
 // In every lane the greatest of all lanes.
@@ -338,8 +337,8 @@ template <class T> void forward_rows(const Task<T> &t, long index, long begin, l
     Scratch scratch(0, sizeof(T) * size_t(room)), drawn(1, drawn_bytes(s, rows));
     P take{scratch.as<T>()};
     T *qt = take.take(s.width * rows), *sums = take.take(rows * wide);
-    T *greatest = take.take(rows * LANES<T>), *total = take.take(rows * LANES<T>), *kt = take.take(s.width * BC), *v = take.take(BC * wide);
-    T *score = take.take(BR * BC);
+    T *greatest = take.take(rows * LANES<T>), *total = take.take(rows * LANES<T>);
+    T *kt = take.take(s.width * BC), *v = take.take(BC * wide), *score = take.take(BR * BC);
     transpose(t.at(t.q, s.q, h.b, h.h, begin), s.q[2], rows, s.width, qt, rows);
     for (long i = 0; i < s.width * rows; i++) qt[i] *= t.scale;
     std::fill_n(greatest, rows * LANES<T>, -T(INFINITY));
@@ -349,7 +348,12 @@ template <class T> void forward_rows(const Task<T> &t, long index, long begin, l
     for (long j = 0; j < last; j += BC) {
         long keys = std::min(BC, last - j);
         copy_turned(t.at(t.k, s.k, h.b, h.shared, j), s.k[2], keys, s.width, kt, BC);
-        copy_rows(t.at(t.v, s.v, h.b, h.shared, j), s.v[2], keys, s.value_width, v);
+        const T *value = t.at(t.v, s.v, h.b, h.shared, j);
+        long step = s.v[2];
+        if (wide != s.value_width || rows > 8) {        // few rows: a copy would take longer
+            copy_rows(value, step, keys, s.value_width, v);
+            value = v, step = wide;
+        }
         for (long i = 0; i < rows; i += BR) {
             long n = std::min(BR, rows - i), seen = std::min(keys, t.seen(begin + i + n) - j);
             if (seen <= 0) continue;
@@ -372,7 +376,7 @@ template <class T> void forward_rows(const Task<T> &t, long index, long begin, l
                 store(total + r * LANES<T>, sum);
                 store(greatest + r * LANES<T>, now);
             }
-            multiply<T, true>(score, 0, n, v, wide, wide, seen, sums + i * wide, wide, true);
+            multiply<T, true>(score, 0, n, value, step, wide, seen, sums + i * wide, wide, true);
         }
     }
     for (long r = 0; r < rows; r++) {
@@ -389,7 +393,8 @@ template <class T> void forward_rows(const Task<T> &t, long index, long begin, l
 
 template <class T> void forward(const Task<T> &t) {
     const Problem &s = t.s;
-    long heads = s.batch * s.heads, chunk = chunk_rows(s, heads), chunks = (s.rows + chunk - 1) / chunk;
+    long heads = s.batch * s.heads, chunk = chunk_rows(s, heads);
+    long chunks = (s.rows + chunk - 1) / chunk;
     long least = 1 + 100000 / (chunk * s.columns * (s.width + s.value_width));
     parallel_ranges(heads * chunks, least, [&](long begin, long end) {
         for (long i = begin; i < end; i++) {            // the longest of causal ones come first
@@ -444,7 +449,8 @@ template <class T> struct Copies {
     }
     void read_rows(const Task<T> &t, const typename Task<T>::Head &h, long begin, long n) {
         const Problem &s = t.s;
-        const T *from = t.at(t.q, s.q, h.b, h.h, begin), *dout = t.at(t.dout, s.dout, h.b, h.h, begin);
+        const T *from = t.at(t.q, s.q, h.b, h.h, begin);
+        const T *dout = t.at(t.dout, s.dout, h.b, h.h, begin);
         transpose(from, s.q[2], n, s.width, qt, n);
         for (long i = 0; i < s.width * n; i++) qt[i] *= t.scale;
         copy_rows(from, s.q[2], n, s.width, q, t.scale);
@@ -472,9 +478,12 @@ template <class T> struct Copies {
     }
 };
 
-template <class T> void write_rows(const T *from, long full, long rows, long n, T factor, T *to, long step) {
-    for (long r = 0; r < rows; r++, from += full, to += step)
-        each(from, n, T(0), [&](long i, Vec<T> x, long some) { store_some(to + i, x * factor, some); });
+// The first n of each row to an array whose rows lie `step` apart.
+template <class T> void write_rows(const T *from, long rows, long n, T factor, T *to, long step) {
+    for (long r = 0; r < rows; r++, from += whole<T>(n), to += step)
+        each(from, n, T(0), [&](long i, Vec<T> x, long lanes) {
+            store_some(to + i, x * factor, lanes);
+        });
 }
 
 // The gradients that rows [begin, end) of one head and keys [from, to) give each other, for those
@@ -484,7 +493,7 @@ void backward_rows(const Task<T> &t, Copies<T> &c, uint8_t *room, long index, lo
                    long from, long to) {
     const Problem &s = t.s;
     auto h = t.head(index);
-    long rows = end - begin;
+    long rows = end - begin, width = c.width, wide = c.wide;
     to = std::min(to, t.seen(end));
     if (from >= to) return;
     c.read_rows(t, h, begin, rows);
@@ -507,14 +516,18 @@ void backward_rows(const Task<T> &t, Copies<T> &c, uint8_t *room, long index, lo
                     c.score + (r - i) * BC, c.grad + (r - i) * BC, seen, sight, c.greatest[r],
                     c.inverse[r], c.delta[r], t.upscale);
             }
-            if (t.dv) multiply<T, false>(c.score, BC, seen, c.g + i * c.wide, c.wide, c.wide, n, c.dv, c.wide, true);
-            if (t.dk) multiply<T, false>(c.grad, BC, seen, c.q + i * c.width, c.width, c.width, n, c.dk, c.width, true);
-            if (t.dq) multiply<T, true>(c.grad, 0, n, c.k, c.width, c.width, seen, c.dq + i * c.width, c.width, true);
+            const T *g = c.g + i * wide, *q = c.q + i * width;
+            T *dq = c.dq + i * width;
+            if (t.dv) multiply<T, false>(c.score, BC, seen, g, wide, wide, n, c.dv, wide, true);
+            if (t.dk) multiply<T, false>(c.grad, BC, seen, q, width, width, n, c.dk, width, true);
+            if (t.dq) multiply<T, true>(c.grad, 0, n, c.k, width, width, seen, dq, width, true);
         }
-        if (t.dk) write_rows(c.dk, c.width, keys, s.width, T(1), t.at(t.dk, s.dk, h.b, h.shared, j), s.dk[2]);
-        if (t.dv) write_rows(c.dv, c.wide, keys, s.value_width, T(1), t.at(t.dv, s.dv, h.b, h.shared, j), s.dv[2]);
+        T *dk = t.at(t.dk, s.dk, h.b, h.shared, j), *dv = t.at(t.dv, s.dv, h.b, h.shared, j);
+        if (t.dk) write_rows(c.dk, keys, s.width, T(1), dk, s.dk[2]);
+        if (t.dv) write_rows(c.dv, keys, s.value_width, T(1), dv, s.dv[2]);
     }
-    if (t.dq) write_rows(c.dq, c.width, rows, s.width, t.scale, t.at(t.dq, s.dq, h.b, h.h, begin), s.dq[2]);
+    T *dq = t.at(t.dq, s.dq, h.b, h.h, begin);
+    if (t.dq) write_rows(c.dq, rows, s.width, t.scale, dq, s.dq[2]);
 }
 
 // All that keys [from, to) of one head of k and v get from its `group` heads of q.
