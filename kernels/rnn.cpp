@@ -3,6 +3,7 @@
 //   lstm_layer_forward, gru_layer_forward, rnn_layer_forward      all steps
 //   lstm_layer_backward, gru_layer_backward, rnn_layer_backward   all steps, from the last
 //   lstm_step_forward, gru_step_forward, lstm_step_backward, gru_step_backward   point-wise only
+//   gates   y (rows, n) = x (rows, depth) w^T + bias, for few rows: w (n, depth) is read in place
 //
 // Sequences are packed: starts[t] is the first row of step t, starts[steps] all rows, and no step
 // has more rows than the one before; row r of a step belongs to sequence r. Arrays are contiguous,
@@ -319,6 +320,29 @@ void backward(const Steps &s, const Cell &cell, const T *w, const T *dout, T *dh
     });
 }
 
+// x is what is packed, and the tile the transpose of y's: w, read once, needs no copy.
+template <class T>
+void gates(long rows, long n, long depth, const T *x, const T *w, const T *bias, T *y) {
+    constexpr long U = 2, WIDTH = U * LANES<T>;
+    Weights<T, 1, U, U> panels(x, rows, depth, false);
+    auto run = [&](long i) {
+        Scratch memory(1, sizeof(T) * size_t(MOST * WIDTH));
+        T *tile = memory.as<T>();
+        long begin = i * MOST, count = std::min(MOST, n - begin);
+        for (long u = 0; u < panels.blocks; u++) {
+            panels.multiply(u, w + begin * depth, depth, count, tile);
+            for (long j = 0; bias && j < count; j++)
+                for (long v = 0; v < WIDTH; v += LANES<T>)
+                    store(tile + j * WIDTH + v, load(tile + j * WIDTH + v) + bias[begin + j]);
+            transpose(tile, WIDTH, count, std::min(WIDTH, rows - u * WIDTH),
+                      y + u * WIDTH * n + begin, n);
+        }
+    };
+    long tasks = (n + MOST - 1) / MOST;
+    if (rows * n * depth > SMALL) parallel(tasks, run);
+    else for (long i = 0; i < tasks; i++) run(i);
+}
+
 // f(row, j, lanes there are) for rows of n units, each row its own old state.
 template <class T, class F> void each_unit(long rows, long n, const F &f) {
     parallel_ranges(rows, 1 + 4096 / (n + 1), [&](long begin, long end) {
@@ -365,6 +389,10 @@ template <class T, class F> void each_unit(long rows, long n, const F &f) {
                                        T *dh, T *d, int64_t pitch, T *db, int64_t relu) {          \
         Plain<T> cell{n, nullptr, nullptr, hs + batch * n, relu != 0};                             \
         backward<T>(Steps{batch, steps, starts}, cell, w, dout, dh, d, pitch, 0, db);              \
+    }                                                                                              \
+    EXPORT void gates_##S(int64_t rows, int64_t n, int64_t depth, const T *x, const T *w,          \
+                          const T *bias, T *y) {                                                   \
+        gates<T>(rows, n, depth, x, w, bias, y);                                                   \
     }                                                                                              \
     EXPORT void lstm_step_forward_##S(int64_t rows, int64_t n, const T *gi, const T *gh,           \
                                       const T *c, T *h_new, T *c_new, T *acts) {                   \

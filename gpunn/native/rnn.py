@@ -27,15 +27,19 @@ def recurrent_forward(
 
     `kind` is "LSTM", "GRU", "RNN_TANH" or "RNN_RELU"; starts the first row of each step and the
     number of rows, int64; gi (rows, G n) the inputs' part of the gates, which an LSTM writes over.
-    See the C++ file for the rest. cs and acts may be None, acts also without `keep`.
+    See the C++ file for the rest. cs and acts may be None, acts also without `keep`. None too for
+    shapes that do not belong together.
     """
     if not alike(gi, bias, w, h0, c0):
         return None
     name, types = _which(kind)
     call = function(f"{name}_layer_forward", "iiipppp" + types[0], gi.dtype)
-    if call is None:
-        return None
     (batch, n), rows = h0.shape, len(gi)
+    wide = {"lstm": 4 * n, "gru": 3 * n, "rnn": n}[name]
+    fits = gi.shape[1] == wide and w.shape == (wide, n) and batch == starts[1]
+    fits = fits and (c0 is None or c0.shape == h0.shape)
+    if call is None or not fits or (bias is not None and bias.shape != (4 * n if n < wide else n,)):
+        return None
     gi, w, bias = contiguous(gi), contiguous(w), None if bias is None else contiguous(bias)
     hs, cs = (None if s is None else _states(s, rows) for s in (h0, c0))
     acts = None
@@ -80,6 +84,19 @@ def recurrent_backward(
     return d[:, : sums * n], db.sum(0)
 
 
+def gates(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray | None:
+    """x @ w.T + bias for few rows: x (rows, depth), w (n, depth), bias (n) or None."""
+    call = function("gates", "iiipppp", x.dtype)
+    if call is None or not alike(x, w, bias):
+        return None
+    if x.shape[1] != w.shape[1] or (bias is not None and bias.shape != (len(w),)):
+        return None
+    y = np.empty((len(x), len(w)), x.dtype)
+    x, w, bias = contiguous(x), contiguous(w), None if bias is None else contiguous(bias)
+    call(len(x), len(w), x.shape[1], address(x), address(w), optional(bias), address(y))
+    return y
+
+
 def lstm_step_forward(
     gi: np.ndarray, gh: np.ndarray, c: np.ndarray, acts: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -88,7 +105,7 @@ def lstm_step_forward(
     The gates after their activations go to acts, contiguous, which may be gi; None: nowhere.
     """
     call = function("lstm_step_forward", "iipppppp", c.dtype)
-    if call is None or not alike(gi, gh, c, acts):
+    if call is None or not alike(gi, gh, c, acts) or not _fits(4, c, gi, gh):
         return None
     h, c_new = np.empty(c.shape, c.dtype), np.empty(c.shape, c.dtype)
     gi, gh, c = contiguous(gi), contiguous(gh), contiguous(c)
@@ -120,7 +137,7 @@ def gru_step_forward(
 ) -> tuple[np.ndarray, np.ndarray | None] | None:
     """(h_new, acts) from the gates' two parts (rows, 3 n) and the old h (rows, n)."""
     call = function("gru_step_forward", "iippppp", h.dtype)
-    if call is None or not alike(gi, gh, h):
+    if call is None or not alike(gi, gh, h) or not _fits(3, h, gi, gh):
         return None
     rows, n = h.shape
     h_new, acts = np.empty(h.shape, h.dtype), np.empty((rows, 4 * n), h.dtype) if keep else None
@@ -144,6 +161,11 @@ def gru_step_backward(
         address(dh_old),
     )  # fmt: skip
     return dgi, dgh, dh_old
+
+
+def _fits(gates: int, state: np.ndarray, *parts: np.ndarray) -> bool:
+    """Whether the gates' parts have the shape that the states ask for."""
+    return all(p.shape == (len(state), gates * state.shape[1]) for p in parts)
 
 
 def _which(kind: str) -> tuple[str, tuple[str, str]]:

@@ -10,8 +10,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from gpunn.amp.casts import autocasts
+from gpunn.autograd.graph import mode, result
+from gpunn.dtypes import F32
+from gpunn.native import rnn as native
 from gpunn.nn import init
+from gpunn.nn.linear import _linear_vjp as linear_vjp
 from gpunn.nn.linear import linear
 from gpunn.nn.module import Module
 from gpunn.nn.parameter import Parameter
@@ -52,7 +58,22 @@ def _gates(
         raise RuntimeError(
             f"weight_ih first dim must be {count} * hidden_size = {count * n}, but got {w.shape[0]}"
         )
-    return linear(input, weight_ih, bias_ih), linear(states[0], weight_hh, bias_hh)
+    return _product(input, weight_ih, bias_ih), _product(states[0], weight_hh, bias_hh)
+
+
+def _product(input: Tensor, weight: Tensor, bias: Any) -> Tensor:
+    """`linear`; by compiled code where few rows meet large weights, BLAS's weak side."""
+    x, w, y = input.array, weight.array, None
+    few = type(x) is np.ndarray and x.dtype is F32 and 4 <= len(x) <= 128
+    if few and len(x) * w.size > 65536 and weight.device is input.device:
+        y = native.gates(x, w, None if bias is None else bias.array)
+    if y is None:
+        return linear(input, weight, bias)
+    saved = (
+        x if weight._requires_grad else None, w if input._requires_grad else None,
+        None if bias is None else True,
+    )  # fmt: skip
+    return result(y, input, linear_vjp, (input, weight, bias), saved if mode.grad else ())
 
 
 _CELL = """One step of {what}.

@@ -176,6 +176,43 @@ def test_steps(rows, n, dtype):
             np.testing.assert_allclose(a, b.numpy(), **tight)
 
 
+@both
+@pytest.mark.parametrize("rows, n, depth", [(1, 1, 1), (5, 50, 7), (33, 49, 300), (40, 96, 16),
+                                            (70, 130, 100), (0, 3, 2)])  # fmt: skip
+def test_gates(rows, n, depth, dtype):
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.normal(size=s).astype(dtype) for s in ((rows, depth), (n, depth), n))
+    for bias in (b, None):
+        y = rnn.gates(x, w, bias)
+        assert y.dtype == dtype and y.flags.c_contiguous
+        want = x.astype(np.float64) @ w.T.astype(np.float64) + (0 if bias is None else bias)
+        np.testing.assert_allclose(y, want, atol=2e-4 if dtype is np.float32 else 1e-12)
+        before = native.get_num_threads()
+        native.set_num_threads(7)
+        try:
+            np.testing.assert_array_equal(rnn.gates(x, w, bias), y)
+        finally:
+            native.set_num_threads(before)
+    np.testing.assert_array_equal(rnn.gates(np.asfortranarray(x), w[:, ::-1], b),
+                                  rnn.gates(x, w[:, ::-1].copy(), b))  # fmt: skip
+    assert rnn.gates(x, w, np.ones(n + 1, dtype)) is None
+
+
+def test_shapes_that_do_not_belong_together():
+    """They are never read past their ends: NumPy refuses them."""
+    gi, b_ih, b_hh, w, h0, c0 = draw("LSTM", [2, 2], 3)
+    starts, bias = Steps([2, 2]).offsets, b_ih + b_hh
+    assert rnn.recurrent_forward("LSTM", starts, gi.copy(), bias, w, h0, c0, True) is not None
+    for bad in ((gi[:, 1:], bias, w, h0, c0), (gi, bias[1:], w, h0, c0), (gi, bias, w[1:], h0, c0),
+                (gi, bias, w[:, 1:], h0, c0), (gi, bias, w, h0[1:], c0[1:]),
+                (gi, bias, w, h0, c0[1:])):  # fmt: skip
+        assert rnn.recurrent_forward("LSTM", starts, *bad, True) is None
+    x, h = np.ones((2, 12)), np.ones((2, 3))
+    assert rnn.lstm_step_forward(x, x[:, 1:], h, None) is None
+    assert rnn.lstm_step_forward(x[1:], x[1:], h, None) is None
+    assert rnn.gru_step_forward(x, x[:, :9], h, True) is None
+
+
 def test_numbers_that_are_none():
     """NaN and infinities stay where they are: in their own sequence."""
     for kind in KINDS:

@@ -55,6 +55,34 @@ def test_functions(name, gates):
     same(lambda T: program(T, 4))
 
 
+@pytest.mark.parametrize("kind, options", KINDS, ids=str)
+def test_few_rows_and_large_weights(kind, options):
+    """Float32, where compiled code takes the products: three steps against PyTorch."""
+    torch, _ = packages()
+    arrays = [rng.normal(size=(3, 20, 70)).astype(np.float32)]
+    theirs = getattr(torch.nn, kind)(70, 90, **options)
+    weights = {k: v.numpy() for k, v in theirs.state_dict().items()}
+    found = []
+    for T in (torch, gpunn):
+        cell = getattr(T.nn, kind)(70, 90, **options)
+        cell.load_state_dict({k: T.from_numpy(v.copy()) for k, v in weights.items()})
+        x, state = T.from_numpy(arrays[0]).requires_grad_(), None
+        for t in range(3):
+            state = cell(x[t], state)
+        made = list(state) if kind == "LSTMCell" else [state]
+        loss = sum(y.square().mean() for y in made)
+        grads = T.autograd.grad(loss, [x, *cell.parameters()])
+        found.append([y.detach().numpy() for y in (*made, *grads)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_large_weights_on_another_device_are_refused():
+    cell = nn.LSTMCell(70, 90).to("cpu:1")
+    with pytest.raises(RuntimeError, match="device"):
+        cell(gpunn.ones(20, 70), (gpunn.ones(20, 90), gpunn.ones(20, 90)))
+
+
 def test_many_steps_learn():
     """A cell carries one bit through five steps."""
     gpunn.manual_seed(0)
