@@ -188,22 +188,20 @@ class GradScaler:
     ) -> dict[Device, Tensor]:
         """Multiplies all gradients, without waiting for a GPU; which devices hold one that is inf
         or NaN, as 0.0 or 1.0."""
-        found: dict[Device, Any] = {}
-        factors: dict[Device, Any] = {}
+        by_device: dict[Device, list[Tensor]] = {}
         for group in optimizer.param_groups:
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                grad = self._values(p, allow_fp16)
-                device = grad.device
-                if inverse is not None and device not in factors:
-                    factors[device] = inverse.to(device).array  # type: ignore[attr-defined]
-                bad = _unscale(grad, factors.get(device))
-                found[device] = bad | found[device] if device in found else bad
-        return {
-            device: wrap(device.xp.asarray(bad, dtype=np.float32), device)
-            for device, bad in found.items()
-        }
+                if p.grad is not None:
+                    grad = self._values(p, allow_fp16)
+                    by_device.setdefault(grad.device, []).append(grad)
+        found = {}
+        for device, grads in by_device.items():
+            factor = None if inverse is None else inverse.to(device).array  # type: ignore[attr-defined]
+            bad = _on(device, _unscale, device.xp, [g.array for g in grads], factor)
+            for grad in grads if factor is not None else ():
+                touch(grad)
+            found[device] = wrap(bad, device)
+        return found
 
     @staticmethod
     def _values(p: Tensor, allow_fp16: bool) -> Any:
@@ -449,15 +447,31 @@ def _number(value: Any, dtype: Any, device: Device) -> Tensor:
     return wrap(device.xp.asarray(value, dtype=dtype), device)
 
 
-def _unscale(grad: Tensor, inverse: Any) -> Any:
-    """grad *= inverse, unless that is None; whether an element was inf or NaN, as an array."""
-    array, xp = grad.array, grad.device.xp
-    wide = array if array.dtype.itemsize > 2 else array.astype(np.float32)
-    bad = ~xp.isfinite(wide).all()
-    if inverse is not None:
-        if wide is array:
-            xp.multiply(array, inverse, out=array)
+def _on(device: Device, function: Any, *args: Any) -> Any:
+    from gpunn.optim.optimizer import on
+
+    return on(device, function, *args)
+
+
+def _unscale(xp: Any, grads: list[Any], factor: Any) -> Any:
+    """grads *= factor, unless that is None; 1.0 where an element was inf or NaN, else 0.0."""
+    bad = xp.asarray(_holds_inf_or_nan(xp, grads), dtype=np.float32)
+    for g in grads if factor is not None else ():
+        if g.dtype.itemsize > 2:
+            xp.multiply(g, factor, out=g)
         else:
-            array[...] = (wide * inverse).astype(array.dtype)
-        touch(grad)
+            g[...] = (g.astype(np.float32) * factor).astype(g.dtype)
+    return bad
+
+
+def _holds_inf_or_nan(xp: Any, grads: list[Any]) -> Any:
+    if xp is not np:
+        from gpunn.cuda.kernels import optim
+
+        largest = optim.total_norm(grads, np.inf, np.dtype(np.float64))  # NaN where there is one
+        if largest is not None:
+            return ~xp.isfinite(largest)
+    bad = xp.asarray(False)
+    for g in grads:
+        bad = bad | ~xp.isfinite(g if g.dtype.itemsize > 2 else g.astype(np.float32)).all()
     return bad

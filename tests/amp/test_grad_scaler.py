@@ -420,6 +420,31 @@ def test_on_cuda(emulated):
         assert p.tolist() == [value] * 3
 
 
+@pytest.mark.parametrize("bad", [1.0, math.inf, math.nan])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_all_gradients_on_a_gpu_are_looked_at_together(bad, dtype, emulated):
+    from emulated import Function
+
+    params = [gpunn.ones(n, device="cuda", requires_grad=True) for n in (3, 5000, 7, 1)]
+    params = [p.detach().to(getattr(gpunn, dtype)).requires_grad_() for p in params]
+    optimizer, scaler = gpunn.optim.SGD(params, lr=0.0), gpunn.amp.GradScaler(init_scale=4.0)
+    scaler.scale(sum((p * k).sum() for p, k in zip(params, (1, 2, bad, 4), strict=True))).backward()
+    start = len(Function.launches)
+    scaler.unscale_(optimizer)
+    assert Function.launches[start:].count("norm_parts") == 1
+    assert sum(scaler._found_inf_per_device(optimizer).values()).item() == (bad != 1.0)
+    assert params[1].grad[4999].item() == 2.0 and params[3].grad.item() == 4.0
+
+
+def test_an_error_leaves_all_gradients_as_they_were():
+    p, q = gpunn.ones(2, requires_grad=True), gpunn.ones(2, dtype=gpunn.half, requires_grad=True)
+    scaler = gpunn.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(p.sum() + q.float().sum()).backward()
+    with pytest.raises(ValueError, match="Attempting to unscale FP16"):
+        scaler.unscale_(gpunn.optim.SGD([p, q], lr=0.1))
+    assert p.grad.tolist() == [4.0, 4.0]
+
+
 def test_optimizers_on_several_devices(emulated):
     p, q = gpunn.ones(2, requires_grad=True), gpunn.ones(2, device="cuda", requires_grad=True)
     r = gpunn.ones(2, device="cpu:1", requires_grad=True)
