@@ -76,6 +76,7 @@ def main(argv: list[str] | None = None) -> dict:
     texts = [decode(row, characters) for row in written]
     for number, sample in enumerate(texts, 1):
         print(f"--- {number} ---\n{sample}")
+    print(f"--- more: python examples/generate.py {Path(args.out, 'model.pt')}")
     return {"loss": losses, "bits": bits, "samples": texts}
 
 
@@ -83,7 +84,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--impl", choices=["gpunn", "torch"], default="gpunn")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--length", type=int, default=256, help="characters of a training piece")
     parser.add_argument("--width", type=int, default=128, help="of the vector of a position")

@@ -333,6 +333,22 @@ def test_transformer_lm_with_autocast_follows_itself_without(gpt, tmp_path):
     assert 0 < difference < 0.05
 
 
+@pytest.mark.parametrize("name", ["char_lm", "tagger", "gpt"])
+def test_a_run_of_pytorch_goes_on(name, request, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="parity tests need PyTorch")
+    module = request.getfixturevalue(name)
+    sizes = {"char_lm": SMALL, "tagger": {**TINY, "dropout": 0.1}, "gpt": {**GPT, "dropout": 0.1}}
+    sizes = {**sizes[name], "steps": 40}
+    whole = module.main(options(tmp_path / "whole", impl="torch", **sizes))["loss"]
+    interrupt(monkeypatch, module, 20)
+    with pytest.raises(KeyboardInterrupt):
+        module.main(options(tmp_path / "part", impl="torch", save_every=15, **sizes))
+    saved = tmp_path / "part/model.pt"
+    rest = module.main(options(tmp_path / "part", resume=saved, **sizes))["loss"]
+    assert rest[:15] == whole[:15] and len(rest) == 40
+    assert np.abs(np.subtract(rest, whole)).max() < 1e-3
+
+
 def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(gpt, tagger, char_lm, tmp_path):
     def refusal(module, **given):
         with pytest.raises(SystemExit) as error:
