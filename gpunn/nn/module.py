@@ -354,7 +354,7 @@ class Module(Members, Hooks, State):
     def _replicate_for_data_parallel(self: M) -> M:
         """A copy without parameters that shares everything else, to be given other ones."""
         replica = type(self).__new__(type(self))
-        Module.__setstate__(replica, self.__dict__.copy())
+        Module.__setstate__(replica, self.__dict__)
         values = replica.__dict__
         for name, role in self._roles.items():
             if role == PARAMETER:

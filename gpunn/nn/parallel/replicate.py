@@ -35,7 +35,8 @@ def replicate(network: M, devices: Sequence[Any], detach: bool = False) -> list[
     """
     modules = list(network.modules())
     shells = [{m: m._replicate_for_data_parallel() for m in modules} for _ in devices]
-    tensors = [*network.parameters(), *network.buffers()]
+    own = (m.__dict__[name] for m in modules for name, role in m._roles.items() if role != MODULE)
+    tensors = list(dict.fromkeys(t for t in own if t is not None))
     with autograd.set_grad_enabled(autograd.is_grad_enabled() and not detach):
         for i, (device, replicas) in enumerate(zip(map(as_device, devices), shells, strict=True)):
             _fill(replicas, _on(device, tensors, first=i == 0))
