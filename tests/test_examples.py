@@ -52,6 +52,20 @@ def options(out, **given):
     return [str(part) for k, v in pairs.items() for part in (f"--{k.replace('_', '-')}", v)]
 
 
+def interrupt(monkeypatch, module, at):
+    """Ctrl-C in step `at` of the example's training, once."""
+    train_step, calls = module.train_step, []
+
+    def step(*args):
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return train_step(*args)
+
+    monkeypatch.setattr(module, "train_step", step)
+    return calls
+
+
 def test_digits_learns_and_writes_its_results(digits, tmp_path):
     history = digits.main(options(tmp_path, epochs=6))
     assert history["test_accuracy"] >= 0.95
@@ -115,16 +129,7 @@ def test_char_lm_learns_and_continues_exactly(char_lm, tmp_path, monkeypatch):
     assert whole["sample"].startswith("The ") and len(whole["sample"]) == 24
     assert set(whole["sample"]) <= set(char_lm.read_text())
 
-    train_step = char_lm.train_step
-    calls = []
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 20:
-            raise KeyboardInterrupt
-        return train_step(*args)
-
-    monkeypatch.setattr(char_lm, "train_step", interrupted)
+    calls = interrupt(monkeypatch, char_lm, 20)
     with pytest.raises(KeyboardInterrupt):
         char_lm.main(options(tmp_path / "part", steps=40, save_every=15, **SMALL))
     saved = tmp_path / "part/model.pt"
@@ -154,20 +159,6 @@ def test_char_lm_follows_pytorch(char_lm, tmp_path):
     assert math.isclose(ours["loss"][0], theirs["loss"][0], rel_tol=1e-5)
     assert np.abs(np.subtract(ours["loss"], theirs["loss"])).max() < 1e-3
     assert abs(ours["bits"] - theirs["bits"]) < 1e-3
-
-
-def interrupt(monkeypatch, module, at):
-    """Ctrl-C in step `at` of the example's training, once."""
-    train_step, calls = module.train_step, []
-
-    def step(*args):
-        calls.append(1)
-        if len(calls) == at:
-            raise KeyboardInterrupt
-        return train_step(*args)
-
-    monkeypatch.setattr(module, "train_step", step)
-    return calls
 
 
 LINES = """\
