@@ -82,6 +82,8 @@ def uncast(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def casts(name: str, *values: Any) -> Any:
     """The operands of a listed operation, each in the dtype that it is to be computed in."""
+    if not state.on:  # but another thread's is
+        return values
     kind = _device_type(values)
     policy = POLICIES[kind].get(name) if kind in state.on else None
     return values if policy is None else _cast_all(values, _target(policy, kind, values), kind)
