@@ -20,7 +20,12 @@ from typing import Any
 
 from gpunn.distributed import sockets
 from gpunn.distributed.comm import Waiting
-from gpunn.distributed.errors import DistBackendError, DistNetworkError, DistStoreError
+from gpunn.distributed.errors import (
+    DistBackendError,
+    DistError,
+    DistNetworkError,
+    DistStoreError,
+)
 from gpunn.distributed.store import PrefixStore, Store
 
 _HEAD = struct.Struct("<qQ")  # tag, bytes
@@ -104,14 +109,7 @@ class Channel:
         with self._connecting:
             if peer in self._outlets:
                 return self._outlets[peer]
-            key = f"address/{peer}"
-            while True:  # the other rank may still be starting
-                try:
-                    self.store.wait([key], timedelta(seconds=4 * _SLICE))
-                    break
-                except DistStoreError:
-                    waiting.check()
-            host, port = self.store.get(key).decode().split()
+            host, port = published(self.store, f"address/{peer}", waiting).split()
             if sockets.is_loopback(host):  # it is where the store is, which has another name here
                 host = _store_host(self.store)
             made = sockets.connect(host, int(port), 0.0)
@@ -439,6 +437,18 @@ class _Mover:
                         return
                     finally:
                         channel._driving.release()
+
+
+def published(store: Store, key: str, waiting: Waiting) -> str:
+    """What another rank, which may still be starting, writes into the store."""
+    while True:
+        try:
+            store.wait([key], timedelta(seconds=4 * _SLICE))
+            return store.get(key).decode()
+        except DistError as error:
+            waiting.check()  # whose error names the rank that the store was lost with
+            if not isinstance(error, DistStoreError):
+                raise
 
 
 def _misfit(came: int, asked: int) -> str:

@@ -51,6 +51,8 @@ def unpack(data: Any, start: int = 0) -> tuple[int, float, list[bytes], int] | N
         if at > end:
             raise DistNetworkError("a store got bytes that are no request")
         items.append(bytes(data[at - size : at]))
+    if at != end:
+        raise DistNetworkError("a store got bytes that are no request")
     return kind, seconds, items, end
 
 

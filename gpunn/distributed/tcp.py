@@ -1,9 +1,9 @@
 """TcpComm: collective operations of CPU arrays over TCP, PyTorch's backend "gloo".
 
-Small arrays go straight from each rank to each other one, for the shortest way; large ones go
-round a ring in pieces, so that every rank sends, receives and adds at once. Sums are made in the
-same order on every run and are the same on every rank; 16-bit floats are added in float32 and
-rounded to be sent.
+Small arrays go straight from each rank to each other one, for the shortest way. Large ones go
+through shared memory where all ranks are on one machine, and else round a ring in pieces, so that
+every rank sends, receives and adds at once. Sums are made in the same order on every run and are
+the same on every rank; 16-bit floats are added in float32, and round a ring rounded to be sent.
 
 Sources: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations"
 (2009); Thakur, Rabenseifner and Gropp, "Optimization of collective communication operations in
@@ -20,12 +20,14 @@ import numpy as np
 from gpunn.distributed.channel import Channel, Transfer
 from gpunn.distributed.comm import COMBINE, Comm, Message, Request, Waiting
 from gpunn.distributed.errors import DistBackendError
+from gpunn.distributed.shared import BANK, Shared, attach
 from gpunn.distributed.store import PrefixStore
 
 _SMALL = 1 << 16  # bytes up to which the number of steps counts, and above which the bytes do
 _FEW = 8  # ranks up to which each may send to all others
 _PIECE = 1 << 18  # bytes of a message round the ring: they stay in the cache between its steps
-_REDUCE, _BROADCAST, _GATHER, _SCATTER = range(4)
+_REDUCE, _BROADCAST, _GATHER, _SCATTER, _MEET = range(5)
+_SHARE = True  # use shared memory where that is possible
 
 
 class TcpComm(Comm):
@@ -40,6 +42,9 @@ class TcpComm(Comm):
         self._collective = Channel(PrefixStore("collective", store), rank, size, waiting)
         self._messages = Channel(PrefixStore("messages", store), rank, size, waiting)
         self._count = 0
+        self._store = store
+        self._memory: Shared | None = None
+        self._asked = False
 
     def _tag(self, kind: int) -> int:
         """A tag that only this collective operation has, below all others."""
@@ -117,7 +122,9 @@ class TcpComm(Comm):
         if self.size == 1:
             return
         tag, flat = self._tag(_REDUCE), x.reshape(-1)
-        if x.nbytes > _SMALL:
+        if x.nbytes > _SMALL and (memory := self._shared()):
+            self._shared_reduce(memory, flat, op)
+        elif x.nbytes > _SMALL:
             chunks = _chunks(flat, self.size)
             sent = self._ring_reduce(chunks, op, tag, onward=True)
             self._ring_gather(chunks, tag, sent)
@@ -132,7 +139,9 @@ class TcpComm(Comm):
         if self.size == 1:
             return
         tag, flat = self._tag(_BROADCAST), x.reshape(-1)
-        if x.nbytes > _SMALL and self.size > 2:
+        if x.nbytes > _SMALL and (memory := self._shared()):
+            self._shared_broadcast(memory, flat, root)
+        elif x.nbytes > _SMALL and self.size > 2:
             self._chain(flat, root, tag)
         else:
             self._tree_broadcast(flat, root, tag)
@@ -142,7 +151,9 @@ class TcpComm(Comm):
         if self.size == 1:
             return
         tag, rows = self._tag(_GATHER), out.reshape(self.size, -1)
-        if x.nbytes <= _SMALL and self.size <= _FEW:
+        if x.nbytes > _SMALL and (memory := self._shared()):
+            self._shared_gather(memory, rows)
+        elif x.nbytes <= _SMALL and self.size <= _FEW:
             for peer, part in enumerate(self._swap([rows[self.rank]] * self.size, tag)):
                 rows[peer] = part
         else:
@@ -155,18 +166,84 @@ class TcpComm(Comm):
             out[...] = x.reshape(out.shape)
             return
         tag, rows = self._tag(_SCATTER), x.reshape(self.size, -1)
-        if out.nbytes <= _SMALL and self.size <= _FEW:
-            out.reshape(-1)[...] = _combined(self._swap(list(rows), tag), op)
-            return
-        rows = rows.copy()
-        self._finish(self._ring_reduce([_pieces(row) for row in rows], op, tag, onward=False))
-        out.reshape(-1)[...] = rows[self.rank]
+        flat = out.reshape(-1)
+        if out.nbytes > _SMALL and (memory := self._shared()):
+            self._shared_scatter(memory, flat, rows, op)
+        elif out.nbytes <= _SMALL and self.size <= _FEW:
+            flat[...] = _combined(self._swap(list(rows), tag), op)
+        else:
+            rows = rows.copy()
+            self._finish(self._ring_reduce([_pieces(row) for row in rows], op, tag, onward=False))
+            flat[...] = rows[self.rank]
 
     def close(self) -> None:
         self._collective.close()
         self._messages.close()
+        self._memory = None
 
-    # --- how ---
+    # --- through shared memory ---
+
+    def _shared(self) -> Shared | None:
+        """The group's shared memory, if its ranks can have it."""
+        if not self._asked and _SHARE:
+            self._memory = attach(self._store, self.rank, self.size, self.waiting)
+        self._asked = True
+        return self._memory
+
+    def _meet(self) -> None:
+        """Goes on when all ranks are here, and have written what they wrote before."""
+        nothing, tag = np.zeros(1, np.uint8), self._tag(_MEET)
+        if self.size <= _FEW:
+            self._swap([nothing] * self.size, tag)
+        else:
+            self._tree_reduce(nothing, "max", tag)
+            self._tree_broadcast(nothing, 0, tag)
+
+    def _shared_reduce(self, memory: Shared, flat: Any, op: str) -> None:
+        """Each rank combines its part of what all have written, and reads the others' results."""
+        for piece in _pieces(flat, BANK):
+            bounds = [len(piece) * k // self.size for k in range(self.size + 1)]
+            parts = [slice(a, b) for a, b in zip(bounds, bounds[1:])]
+            banks, mine = memory.bank(flat.dtype, len(piece)), parts[self.rank]
+            banks[self.rank][...] = piece
+            self._meet()
+            _combine_all(piece[mine], [bank[mine] for bank in banks], op)
+            banks[self.rank][mine] = piece[mine]
+            self._meet()
+            for peer, part in enumerate(parts):
+                if peer != self.rank:
+                    piece[part] = banks[peer][part]
+
+    def _shared_broadcast(self, memory: Shared, flat: Any, root: int) -> None:
+        for piece in _pieces(flat, BANK):
+            bank = memory.bank(flat.dtype, len(piece))[root]
+            if self.rank == root:
+                bank[...] = piece
+            self._meet()
+            if self.rank != root:
+                piece[...] = bank
+
+    def _shared_gather(self, memory: Shared, rows: Any) -> None:
+        step = BANK // rows.itemsize
+        for start in range(0, rows.shape[1], step):
+            pieces = rows[:, start : start + step]
+            banks = memory.bank(rows.dtype, pieces.shape[1])
+            banks[self.rank][...] = pieces[self.rank]
+            self._meet()
+            for peer, bank in enumerate(banks):
+                if peer != self.rank:
+                    pieces[peer] = bank
+
+    def _shared_scatter(self, memory: Shared, flat: Any, rows: Any, op: str) -> None:
+        step = BANK // (rows.itemsize * self.size)
+        for start in range(0, len(flat), step):
+            pieces = rows[:, start : start + step]
+            banks = [b.reshape(pieces.shape) for b in memory.bank(rows.dtype, pieces.size)]
+            banks[self.rank][...] = pieces
+            self._meet()
+            _combine_all(flat[start : start + step], [b[self.rank] for b in banks], op)
+
+    # --- through sockets ---
 
     def _swap(self, rows: Sequence[Any], tag: int) -> list[Any]:
         """rows[p] goes to rank p; what came from each, by rank."""
@@ -275,8 +352,18 @@ def _combined(parts: Sequence[Any], op: str) -> Any:
     return total
 
 
-def _pieces(flat: Any) -> list[Any]:
-    step = max(1, _PIECE // flat.itemsize)
+def _combine_all(out: Any, parts: Sequence[Any], op: str) -> None:
+    """out = all parts together, in the order of their ranks."""
+    if _is_half(out.dtype):
+        out[...] = _combined(parts, op)
+        return
+    COMBINE[op](parts[0], parts[1], out=out)
+    for part in parts[2:]:
+        COMBINE[op](out, part, out=out)
+
+
+def _pieces(flat: Any, size: int = 0) -> list[Any]:
+    step = max(1, (size or _PIECE) // flat.itemsize)
     return [flat[k : k + step] for k in range(0, len(flat), step)]
 
 

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpunn.distributed import tcp
+from gpunn.distributed import shared, tcp
 from gpunn.distributed.comm import COMBINE, Message, Waiting
 from gpunn.distributed.errors import DistBackendError
 from gpunn.distributed.store import HashStore
@@ -58,13 +58,19 @@ def draw(rank, shape, dtype="float64"):
     return np.random.default_rng(rank).integers(1, 5, shape).astype(dtype)
 
 
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
-    """So that a few thousand numbers are many pieces."""
+@pytest.fixture(autouse=True, params=["ring", "shared"])
+def way(request, monkeypatch):
+    """How large arrays go; a few thousand numbers are many pieces."""
     monkeypatch.setattr(tcp, "_PIECE", 4096)
+    monkeypatch.setattr(tcp, "BANK", 1 << 14)
+    monkeypatch.setattr(shared, "BANK", 1 << 14)
+    monkeypatch.setattr(tcp, "_SHARE", request.param == "shared")
+    return request.param
 
 
-SHAPES = [(), (0,), (1,), (7,), (3, 5), (1024,), (8193,), (20011,)]  # the last two go in a ring
+once = pytest.mark.parametrize("way", ["shared"], indirect=True)
+
+SHAPES = [(), (0,), (1,), (7,), (3, 5), (1024,), (8193,), (20011,)]  # the last two are large
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -132,7 +138,7 @@ def test_every_operation(op, count):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("count", [1000, 50000])
 @pytest.mark.parametrize("size", [2, 4])
-def test_sums_of_16_bits_are_close_and_the_same_everywhere(dtype, count, size):
+def test_sums_of_16_bits_are_close_and_the_same_everywhere(dtype, count, size, way):
     xs = [np.random.default_rng(r).standard_normal(count).astype(dtype) for r in range(size)]
 
     def body(comm):
@@ -146,7 +152,7 @@ def test_sums_of_16_bits_are_close_and_the_same_everywhere(dtype, count, size):
     exact = sum(x.astype(np.float64) for x in xs)
     step = float(ml_dtypes.finfo(dtype).eps)
     assert first.dtype == dtype
-    hops = 1 if count == 1000 else size
+    hops = 1 if count == 1000 or way == "shared" else size
     np.testing.assert_allclose(first.astype(np.float64), exact, step * hops, 4 * step * hops)
     for other in [*others, *again]:
         assert other.tobytes() == first.tobytes()
@@ -165,6 +171,7 @@ def test_sums_of_floats_are_the_same_on_every_rank_and_run():
             assert len({*every(made, body), *every(made, body)}) == 1
 
 
+@once
 def test_messages_by_tag_and_sender_in_any_order():
     def body(comm):
         if comm.rank == 0:
@@ -184,6 +191,7 @@ def test_messages_by_tag_and_sender_in_any_order():
         assert every(made, body)[1] == {1: {1}, 2: {2}, 3: {3}}
 
 
+@once
 def test_both_may_send_first_however_much_it_is():
     big = 4_000_000
 
@@ -201,6 +209,7 @@ def test_both_may_send_first_however_much_it_is():
         assert every(made, body) == [{1}, {0}]
 
 
+@once
 def test_what_was_begun_goes_on_while_other_things_happen():
     """A send that nobody waits for gets there, though its sender is busy elsewhere."""
 
@@ -219,6 +228,7 @@ def test_what_was_begun_goes_on_while_other_things_happen():
         assert every(made, body) == [True, True]
 
 
+@once
 def test_all_to_all_gather_and_scatter():
     def body(comm):
         parts = [np.array([10 * comm.rank + p]) for p in range(3)]
@@ -237,6 +247,7 @@ def test_all_to_all_gather_and_scatter():
     assert [f[2] for f in found] == [20, 21, 22]
 
 
+@once
 def test_shapes_that_differ_are_told():
     with comms(2, timeout=10.0) as made, pytest.raises(
         DistBackendError, match="operation: rank 1: it sent 16 bytes where 24 are expected: shapes"
@@ -244,6 +255,7 @@ def test_shapes_that_differ_are_told():
         every(made, lambda comm: comm.all_reduce(np.zeros(3 - comm.rank), "sum"))
 
 
+@once
 def test_nobody_answers_within_the_timeout():
     with comms(2, timeout=0.3) as made:
         start = time.monotonic()
@@ -254,6 +266,7 @@ def test_nobody_answers_within_the_timeout():
         assert time.monotonic() - start < 10
 
 
+@once
 def test_a_closed_connection_ends_the_waiting():
     with comms(2) as made:
         every(made, lambda comm: comm.barrier())
@@ -262,6 +275,7 @@ def test_a_closed_connection_ends_the_waiting():
             made[0].all_reduce(np.zeros(3), "sum")
 
 
+@once
 def test_abort_ends_what_another_thread_waits_for():
     with comms(2) as made:
         threading.Timer(0.1, made[0].abort).start()
@@ -269,6 +283,7 @@ def test_abort_ends_what_another_thread_waits_for():
             made[0].all_reduce(np.zeros(3), "sum")
 
 
+@once
 def test_groups_threads_and_messages_side_by_side():
     found = run_ranks(
         4,
@@ -293,11 +308,15 @@ def test_groups_threads_and_messages_side_by_side():
         assert y == [1 if rank < 2 else 5] * 3
 
 
-def test_a_rank_killed_in_the_middle_of_much_data_is_named():
+@pytest.mark.parametrize("share", [True, False])
+@once
+def test_a_rank_killed_in_the_middle_of_much_data_is_named(share):
     outcomes = try_ranks(
         3,
-        """
+        f"""
         import threading, time
+        from gpunn.distributed import tcp
+        tcp._SHARE = {share}
         x = gpunn.ones(10_000_000)
         dist.all_reduce(x)
         if rank == 2:
