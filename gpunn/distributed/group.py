@@ -278,7 +278,8 @@ def init_process_group(
     1
     >>> dist.destroy_process_group()
     """
-    from gpunn.distributed import rendezvous
+    from gpunn.distributed.rendezvous import connect as meet
+    from gpunn.distributed.rendezvous import under_mpi_alone
     from gpunn.distributed.watch import Watch
 
     if table.default is not None:
@@ -288,7 +289,7 @@ def init_process_group(
             f"Expected timeout argument to be of type datetime.timedelta, got {timeout!r}"
         )
     timeout = timeout or default_pg_timeout
-    if backend is None and rendezvous.under_mpi_alone():
+    if backend is None and under_mpi_alone():
         backend = "mpi"
     engines = parse_backend(backend)
     if store is not None:
@@ -297,7 +298,7 @@ def init_process_group(
         if world_size < 1 or rank < 0:
             raise ValueError("store= needs rank= and world_size=")
     else:
-        store, rank, world_size = rendezvous.connect(init_method, rank, world_size, timeout)
+        store, rank, world_size = meet(init_method, rank, world_size, timeout)
     if device_id is not None:
         from gpunn import cuda
 

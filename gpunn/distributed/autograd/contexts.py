@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gpunn.autograd import grad as gradients_of
@@ -21,7 +22,7 @@ class Origin(NamedTuple):
 
     worker: int
     message: int
-    index: int
+    place: int
 
 
 class Context:
@@ -86,7 +87,7 @@ def received(context: Context, tensor: Tensor, origin: Origin) -> Tensor:
     return result(leaf.array, leaf, _received_vjp, (leaf,))
 
 
-def leaves(roots: list[Tensor]) -> list[Tensor]:
+def leaves(roots: Sequence[Tensor]) -> list[Tensor]:
     """The leaves that the roots were computed from."""
     found: dict[Tensor, None] = {}
     seen: set[Any] = set()
@@ -104,7 +105,7 @@ def leaves(roots: list[Tensor]) -> list[Tensor]:
 
 
 def run(
-    context: Context, roots: list[Tensor], grads: list[Tensor | None]
+    context: Context, roots: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> dict[tuple[int, int], dict[int, Tensor]]:
     """The backward pass of this worker: adds to the context's gradients, and returns what belongs
     to others, by (worker, message) and the tensor's number.
@@ -123,7 +124,7 @@ def run(
             origin = context.received.get(leaf)
             if origin is not None:
                 part = elsewhere.setdefault((origin.worker, origin.message), {})
-                part[origin.index] = g
+                part[origin.place] = g
             elif leaf in context.gradients:
                 context.gradients[leaf] = context.gradients[leaf] + g  # type: ignore[operator]
             else:

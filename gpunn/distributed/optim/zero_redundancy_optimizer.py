@@ -62,7 +62,7 @@ class ZeroRedundancyOptimizer(Optimizer, Joinable):
         self._optim_class, self._optim_defaults = optimizer_class, defaults
         self._loads = [0] * self.world_size
         self._owner: dict[Tensor, int] = {}
-        self._everything: dict[str, Any] | None = None
+        self._everything: dict[int, Any] | None = None
         self.optim: Optimizer | None = None
         super().__init__(params, defaults)
 

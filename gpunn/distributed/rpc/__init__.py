@@ -165,7 +165,7 @@ def remote(
     """
     me, owner = agent(), agent().worker(to)
     made = rref.reference(owner, (me.info.id, next(rref._counter)))
-    task = (rref.make, (made._key, _task(func, args, kwargs)), {})
+    task: Any = (rref.make, (made._key, _task(func, args, kwargs)), {})
     if made.is_owner():
         rref.make(*task[1])
     else:

@@ -200,9 +200,8 @@ class Agent:
         if graceful:
             while pending := list(self._pending):
                 for future in pending:
-                    future._condition.acquire()
-                    future._condition.wait_for(lambda f=future: f._done)
-                    future._condition.release()
+                    with future._condition:
+                        future._condition.wait_for(future.done)
             limit = timedelta(seconds=timeout) if timeout else None
             self.store.barrier("shutdown", self.size, limit)
             self._last_of_all()

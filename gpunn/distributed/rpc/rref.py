@@ -97,7 +97,7 @@ class RRef:
         context."""
         if self.is_owner():
             return _backward(self._key, dist_autograd_ctx_id, retain_graph)
-        task = (_backward, (self._key, dist_autograd_ctx_id, retain_graph), {})
+        task: Any = (_backward, (self._key, dist_autograd_ctx_id, retain_graph), {})
         return agent().call(self._owner, task, 0.0)
 
     def __repr__(self) -> str:

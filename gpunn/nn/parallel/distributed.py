@@ -89,8 +89,8 @@ class DistributedDataParallel(Module, Joinable):
         self._divide_by_initial_world_size = True
         if init_sync:
             self._check_models_agree()
-            self._share(self._state(module.named_parameters()))
-            self._share(self._state(module.named_buffers()))
+            self._share(self._listed(module.named_parameters()))
+            self._share(self._listed(module.named_buffers()))
         self.reducer = self._make_reducer()
 
     # --- construction ---
@@ -120,7 +120,7 @@ class DistributedDataParallel(Module, Joinable):
             )
         return resolve(device_ids[0])
 
-    def _state(self, named: Any) -> list[Tensor]:
+    def _listed(self, named: Any) -> list[Tensor]:
         return [t for n, t in _distinct(named) if n not in self.parameters_to_ignore]
 
     def _check_models_agree(self) -> None:
@@ -142,7 +142,8 @@ class DistributedDataParallel(Module, Joinable):
 
     def _make_reducer(self) -> Reducer:
         sparse_owners = {
-            id(m.weight) for m in self.module.modules() if getattr(m, "sparse", False) is True
+            id(getattr(m, "weight", None)) for m in self.module.modules()
+            if getattr(m, "sparse", False) is True
         }
         return Reducer(
             [p for _, p in self._reduced], [n for n, _ in self._reduced],
@@ -176,7 +177,7 @@ class DistributedDataParallel(Module, Joinable):
         return outputs
 
     def _share_buffers(self) -> None:
-        buffers = self._state(self.module.named_buffers())
+        buffers = self._listed(self.module.named_buffers())
         if not buffers:
             return
         root = 0
@@ -330,7 +331,7 @@ class _DDPJoinHook(JoinHook):
         ddp._use_divisor()
         reduces = ddp._tell_joined(False)
         if ddp.require_forward_param_sync and ddp.broadcast_buffers:
-            buffers = ddp._state(ddp.module.named_buffers())
+            buffers = ddp._listed(ddp.module.named_buffers())
             if buffers:
                 ddp._share(buffers, ddp._lowest(ddp.process_group.size()))
         ddp.require_forward_param_sync = reduces
@@ -343,8 +344,8 @@ class _DDPJoinHook(JoinHook):
         last = ddp._lowest(
             ddp.process_group.rank() if is_last_joiner else ddp.process_group.size()
         )
-        ddp._share(ddp._state(ddp.module.named_parameters()), last)
-        ddp._share(ddp._state(ddp.module.named_buffers()), last)
+        ddp._share(ddp._listed(ddp.module.named_parameters()), last)
+        ddp._share(ddp._listed(ddp.module.named_buffers()), last)
         ddp.reducer.divisor = ddp.process_group.size()
 
 
