@@ -83,6 +83,14 @@ def test_options_of_torchrun_and_two_machines(tmp_path):
     assert "OMP" not in err
 
 
+def test_the_script_of_the_readme_trains(tmp_path):
+    (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code, out, err = ended(launch(tmp_path, block, "--nproc", "2"))
+    assert code == 0, err
+    losses = [float(line.split()[-1]) for line in out]
+    assert len(losses) == 3 and losses[2] < losses[1] < losses[0]
+
+
 def test_one_process_alone_has_the_terminal_and_modules_and_programs_run(tmp_path):
     script = "print(rank, sys.stdin.read())"
     code, out, _ = ended(launch(tmp_path, script, stdin=subprocess.DEVNULL))
