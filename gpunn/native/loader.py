@@ -28,7 +28,9 @@ def lib() -> ctypes.CDLL | None:
     """The loaded library, or None where there is none and NumPy does the work.
 
     The environment variable GPUNN_NATIVE=0 turns it off; GPUNN_NATIVE=v2 (v3, v4) asks for one
-    instruction set. Loading never raises: `status()` says what went wrong.
+    instruction set. Loading never raises: `status()` says what went wrong. Under glibc the process
+    keeps up to 512 MiB of freed memory from then on, which the next step asks for again, unless
+    MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ or GLIBC_TUNABLES say otherwise.
     """
     global _library, _searched
     if not _searched:
