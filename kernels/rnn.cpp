@@ -33,7 +33,7 @@
 namespace {
 
 constexpr long PART = 4;                                // sequences of a part of db
-constexpr long MOST = 48;                               // sequences of a task, at most
+constexpr long MOST = 48;                               // rows of a task, at most
 constexpr long SMALL = 1 << 18;                         // multiplications not worth a thread
 constexpr int WIDE = REGISTERS == 32 ? 4 : 2;
 template <int NV> constexpr int MR = (REGISTERS == 32 ? 24 : 12) / NV;

@@ -215,9 +215,8 @@ def _compiled_gradient(
         dw_ih = np.roll(dw_ih, -n, 0)
     if needs[5] and needs[6] and db_ih is db_hh:
         db_hh = db_hh.copy()
-    found = (dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh)
-    return *(None if g is None else g.astype(dtype, copy=False) for g in found), None
-
+    found = zip((dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh), needs, strict=False)
+    return *(g.astype(dtype, copy=False) if need else None for g, need in found), None
 
 
 # --- composed -----------------------------------------------------------------------------

@@ -55,16 +55,20 @@ def lstm_forward(gi: Any, gh: Any, c: Any, keep: bool = True, into: Any = None) 
             return found
     dtype = c.dtype
     gi, gh, c = wide(gi, gh, c)
-    acts = into if into is not None and into.dtype == gi.dtype else ns(gi).empty_like(gi)
+    fits = into is not None and into.dtype == gi.dtype
+    acts = into if fits else ns(gi).empty(gi.shape, gi.dtype)
     made = None
     if type(gi) is np.ndarray:
         made = native.lstm_step_forward(gi, gh, c, acts if keep else None)
     h, c_new = _lstm_arrays(gi, gh, c, acts) if made is None else made
-    h, c_new, acts = (a.astype(dtype, copy=False) for a in (h, c_new, acts))
-    if keep and into is not None and acts is not into:
+    h, c_new = h.astype(dtype, copy=False), c_new.astype(dtype, copy=False)
+    if not keep:
+        return h, c_new, None
+    acts = acts.astype(dtype, copy=False)
+    if into is not None and acts is not into:
         into[...] = acts
         acts = into
-    return h, c_new, acts if keep else None
+    return h, c_new, acts
 
 
 def _lstm_arrays(gi: Any, gh: Any, c: Any, acts: Any) -> tuple[Any, Any]:

@@ -79,6 +79,26 @@ def test_gradients_leave_what_they_read():
     np.testing.assert_array_equal(h, before[1])
 
 
+def test_gates_in_another_order_of_memory():
+    """Strided and Fortran-ordered arrays, and 16-bit ones with nothing kept."""
+    gi, gh, c = inputs(4, 5, 7)
+    wanted = lstm_forward(gi, gh, c)
+    for turn in (np.asfortranarray, lambda a: np.repeat(a, 2, 1)[:, ::2]):
+        found = lstm_forward(turn(gi), turn(gh), turn(c))
+        back = lstm_backward(turn(c), turn(c), turn(found[2]), turn(c), turn(found[1]))
+        for a, b in zip((*found, *back), (*wanted, *lstm_backward(c, c, wanted[2], c, wanted[1])),
+                        strict=True):  # fmt: skip
+            np.testing.assert_array_equal(a, b)
+        gru = turn(gi[:, :21]), turn(gh[:, :21]), turn(c)
+        plain = gru_forward(gi[:, :21], gh[:, :21], c)
+        made = gru_forward(*gru)
+        for a, b in zip((*made, *gru_backward(turn(c), turn(made[1]), turn(c))),
+                        (*plain, *gru_backward(c, plain[1], c)), strict=True):  # fmt: skip
+            np.testing.assert_array_equal(a, b)
+    halves = [a.astype(np.float16) for a in (gi, gh, c)]
+    assert lstm_forward(*halves, keep=False)[0].dtype == np.float16
+
+
 def test_dtypes_that_differ_promote():
     gi, gh, c = map(gpunn.from_numpy, inputs(4))
     assert lstm_step(gi.float(), gh.float(), c)[1].dtype is gpunn.float64
