@@ -116,7 +116,11 @@ def scaled_dot_product_attention(
     `enable_gqa`: query has a multiple of the heads (dimension -3) of key and value, and each of
     these serves as many heads of the query, in order. A row that may attend to nothing is zero.
     dtypes: floating, the same for all; 16-bit ones are computed in float32. Dropout always takes
-    place where `dropout_p` > 0; on the CPU its mask is PyTorch's for the same seed.
+    place where `dropout_p` > 0; on the CPU its mask is PyTorch's for the same seed. Memory is
+    linear in L and S, with dropout too: all L S weights exist only for the gradient of
+    `attn_mask` and for derivatives of second order. Where the C++ library is in use the result
+    lies in memory as the query does, so that heads that view and transpose split off are joined
+    again without a copy.
     RuntimeError for shapes, dtypes, devices and masks that do not fit.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html
 

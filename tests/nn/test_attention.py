@@ -8,6 +8,7 @@ from both import refused
 
 import gpunn
 import gpunn.nn.functional as F
+from gpunn.nn import attention_dropout
 from gpunn.nn.attention import SDPBackend, sdpa_kernel
 
 attend = F.scaled_dot_product_attention
@@ -82,6 +83,35 @@ def test_long_sequences_go_block_by_block(rows, columns):
     parity(shapes, dropout_p=0.5, is_causal=True)
     parity(shapes, rng.random((2, 1, rows, columns)) < 0.5)
     parity(shapes, rng.normal(size=(2, 1, 1, columns)))
+
+
+def test_a_mask_that_is_drawn_again_serves_every_body(monkeypatch):
+    """As that of long rows; the composed body takes second derivatives and masks' gradients."""
+    monkeypatch.setattr(attention_dropout, "_KEPT", 0)
+    bias = np.random.default_rng(6).normal(size=(5, 7))
+    for shapes in SHAPES[:-1]:
+        parity(shapes, dropout_p=0.3)
+        parity(shapes, bias, mask_grad=True, dropout_p=0.3)
+    x = [gpunn.from_numpy(np.random.default_rng(i).normal(size=(2, 3, 2))).requires_grad_()
+         for i in range(3)]  # fmt: skip
+
+    def dropped(*x):
+        gpunn.manual_seed(0)
+        return attend(*x, dropout_p=0.5)
+
+    assert gpunn.autograd.gradcheck(dropped, x) and gpunn.autograd.gradgradcheck(dropped, x)
+
+
+@pytest.mark.skipif(gpunn.native.lib() is None, reason=gpunn.native.status())
+def test_heads_are_joined_without_a_copy():
+    """The result of heads that a view split off lies in memory as PyTorch's does."""
+    torch = pytest.importorskip("torch", reason="parity tests need PyTorch")
+    strides = []
+    for T in (torch, gpunn):
+        q = T.ones(2, 5, 12).reshape(2, 5, 3, 4).transpose(1, 2)
+        y = T.nn.functional.scaled_dot_product_attention(q, q, q)
+        strides.append((tuple(y.shape), tuple(y.stride())))
+    assert strides[0] == strides[1]
 
 
 @pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"dropout_p": 0.3}])
