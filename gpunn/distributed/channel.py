@@ -26,7 +26,7 @@ from gpunn.distributed.errors import (
     DistNetworkError,
     DistStoreError,
 )
-from gpunn.distributed.store import PrefixStore, Store
+from gpunn.distributed.store import HashStore, PrefixStore, Store, TCPStore
 
 _HEAD = struct.Struct("<qQ")  # tag, bytes
 _TOKEN = 16  # bytes that the job's processes know, sent first
@@ -89,7 +89,8 @@ class Channel:
         self._selector = selectors.DefaultSelector()
         self._closed = False
         self._mover: _Mover | None = None
-        self._listen()
+        if size > 1:
+            self._listen()
 
     # --- connections ---
 
@@ -411,11 +412,13 @@ class _Mover:
     def __init__(self, channel: Channel):
         self._channel = channel
         self._wake = threading.Event()
+        self._lock = threading.Lock()
         self._transfers: list[Transfer] = []
         threading.Thread(target=self._run, name="gpunn messages", daemon=True).start()
 
     def add(self, transfer: Transfer) -> None:
-        self._transfers.append(transfer)
+        with self._lock:
+            self._transfers.append(transfer)
         self._wake.set()
 
     def _run(self) -> None:
@@ -424,9 +427,10 @@ class _Mover:
             self._wake.wait(1.0)
             self._wake.clear()
             while not channel._closed:
-                self._transfers = [t for t in self._transfers if not t.done]
-                if not self._transfers:
-                    break
+                with self._lock:
+                    self._transfers = [t for t in self._transfers if not t.done]
+                    if not self._transfers:
+                        break
                 # Who waits for these comes at once, as a rule; then this thread is not needed.
                 self._wake.wait(0.002)
                 self._wake.clear()
@@ -461,9 +465,10 @@ def _store_host(store: Store) -> str:
     """The host that a store is on; where it has none, this one."""
     while isinstance(store, PrefixStore):
         store = store.underlying_store
-    host = getattr(store, "host", None)
-    if host is not None:
-        return host
+    if isinstance(store, TCPStore):
+        return store.host
+    if isinstance(store, HashStore):
+        return "127.0.0.1"
     try:
         return socket.gethostbyname(socket.gethostname())
     except OSError:

@@ -18,7 +18,7 @@ from gpunn.distributed.store import Store
 
 _KILLED = b"killed, or its connection was lost"
 _EVERY = 1.0  # seconds between notes of how far this rank has come
-_LEFT = "has left: it ended its process group, or its process ended normally"
+_LEFT = "has left: it destroyed its process group, or its process ended"
 _STOPPED = "stopped: "
 _LINGER = 2.0  # seconds that the rank with the store stays for those who have not left yet
 

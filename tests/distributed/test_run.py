@@ -226,7 +226,7 @@ def test_options_that_do_not_fit(options, message, capsys, monkeypatch):
 
 
 def test_numbers_of_processes():
-    assert launcher._processes("cpu") == len(os.sched_getaffinity(0))
+    assert 1 <= launcher._processes("cpu") <= os.cpu_count()
     assert launcher._processes("auto") >= 1
     assert launcher._processes("12") == 12
 
