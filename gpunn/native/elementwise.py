@@ -70,5 +70,5 @@ def add_to_rows(y: np.ndarray, b: np.ndarray) -> bool:
         return False
     if not (y.flags.c_contiguous and b.flags.c_contiguous):
         return False
-    call(y.size // b.size, b.size, address(y), address(b))
+    call(y.size // max(b.size, 1), b.size, address(y), address(b))
     return True
