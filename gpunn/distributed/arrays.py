@@ -108,14 +108,29 @@ def check(name: str, value: Any, several: bool = False) -> None:
         )
 
 
-def check_same(what: str, tensors: Sequence[Tensor], like: Tensor) -> None:
-    """The tensors have the dtype, device and number of elements of `like`."""
-    for k, t in enumerate(tensors):
+def check_given(name: str, given: Any, found: ProcessGroup, root: int, where: str) -> None:
+    """ValueError where a list is not there on the root, or is there elsewhere."""
+    if found.rank() == root and not given:
+        raise ValueError(f"Argument ``{name}`` must be specified on {where} rank.")
+    if found.rank() != root and given:
+        raise ValueError(f"Argument ``{name}`` must NOT be specified on non-{where} ranks.")
+
+
+def check_dtypes(what: str, tensors: Sequence[Tensor], like: Tensor) -> None:
+    """The tensors have the dtype of `like`."""
+    for t in tensors:
         if t.dtype is not like.dtype:
-            raise RuntimeError(
-                f"{what}: invalid tensor type at index {k} (expected {like.dtype}, got {t.dtype})"
+            raise ValueError(
+                f"{what}: Invalid usage of tensors with different dtypes: found {like.dtype} and "
+                f"{t.dtype}"
             )
-        if t.array.size != like.array.size:
+
+
+def check_same(what: str, tensors: Sequence[Tensor], like: Tensor) -> None:
+    """The tensors have the dtype, shape and device of `like`."""
+    check_dtypes(what, tensors, like)
+    for k, t in enumerate(tensors):
+        if t.shape != like.shape:
             raise RuntimeError(
                 f"{what}: invalid tensor size at index {k} (expected {tuple(like.shape)}, got "
                 f"{tuple(t.shape)})"
@@ -132,16 +147,22 @@ def check_many(what: str, tensors: Sequence[Tensor], size: int) -> None:
         )
 
 
-def root_of(found: ProcessGroup, given: int | None, in_group: int | None, name: str) -> int:
+def root_of(
+    found: ProcessGroup, given: int | None, in_group: int | None, name: str,
+    default: int | None = None,
+) -> int:  # fmt: skip
     """The rank within the group of src= or dst=, a global rank, or of group_src=, group_dst=."""
+    if given is None and in_group is None:
+        given = default
     if given is not None and in_group is not None:
-        raise ValueError(f"Can't specify both group_{name} and {name}")
+        raise ValueError(
+            f"Can't specify both group_rank and global_rank: {name}={given} and "
+            f"group_{name}={in_group}"
+        )
     if in_group is None:
-        given = 0 if given is None else given
-        if found is table.default:
-            in_group = given
-        else:
-            in_group = get_group_rank(found, given)
+        if given is None:
+            raise ValueError(f"Must specify global_rank or group_rank: {name}= or group_{name}=")
+        in_group = given if found is table.default else get_group_rank(found, given)
     if not 0 <= in_group < found.size():
         raise RuntimeError(
             f"invalid root rank: {name}={in_group}; the group has the ranks 0 to "
@@ -164,10 +185,12 @@ def op_name(op: Any, tensor: Tensor) -> str:
     if not isinstance(op, RedOpType):
         raise TypeError(f"op must be one of ReduceOp.SUM, AVG, PRODUCT, MIN, MAX, ..., got {op!r}")
     kind = tensor.array.dtype.kind
+    if kind == "b" and op is RedOpType.AVG:
+        raise RuntimeError("Cannot use ReduceOp.AVG with torch.bool: use MAX, or a float dtype")
     if kind == "c" and op not in (RedOpType.SUM, RedOpType.AVG):
         raise ValueError(f"all_reduce does not support {op} on complex tensors")
     if kind not in "iub" and op in (RedOpType.BAND, RedOpType.BOR, RedOpType.BXOR):
-        raise RuntimeError(f"Cannot use {op} with non-integral dtype: {tensor.dtype}")
+        raise RuntimeError(f"Cannot use ReduceOp.{op.name} with non-integral dtype: {tensor.dtype}")
     return "sum" if op is RedOpType.AVG else op.name.lower()
 
 

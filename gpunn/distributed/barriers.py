@@ -12,7 +12,7 @@ from typing import Any
 from gpunn.device import resolve
 from gpunn.distributed.arrays import outside
 from gpunn.distributed.errors import DistBackendError
-from gpunn.distributed.group import ProcessGroup, chosen
+from gpunn.distributed.group import ProcessGroup, checked_timeout, chosen
 from gpunn.distributed.work import Work
 
 
@@ -20,7 +20,9 @@ def barrier(
     group: ProcessGroup | None = None, async_op: bool = False, device_ids: Any = None,
     timeout: timedelta | None = None,
 ) -> Work | None:  # fmt: skip
-    """Returns when all ranks of the group have called it.
+    """Returns when all ranks of the group have called it, within `timeout` (the group's).
+
+    With NCCL the host waits too. `device_ids` is accepted and changes nothing.
 
     Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.barrier
     """
@@ -28,7 +30,13 @@ def barrier(
     if found is None:
         return outside("barrier")
     comm = found.engine(resolve("cpu" if "cpu" in found.engines else "cuda"))
-    return found.run("barrier", comm, comm.barrier, [], async_op)
+    limit = checked_timeout(timeout) or found.timeout
+    if comm.deferred and not async_op:
+        work = found.run("barrier", comm, comm.barrier, [], True, limit)
+        assert work is not None
+        work.wait(limit)
+        return None
+    return found.run("barrier", comm, comm.barrier, [], async_op, limit)
 
 
 def monitored_barrier(
@@ -43,9 +51,8 @@ def monitored_barrier(
     found = chosen(group)
     if found is None:
         return outside("monitored_barrier")
-    found.sequence += 1
-    wait = timeout or found.timeout
-    prefix = f"{found.group_name}/monitored_barrier/{found.sequence}"
+    wait = checked_timeout(timeout) or found.timeout
+    prefix = f"{found.group_name}/monitored_barrier/{found.next_number()}"
     found.store.set(f"{prefix}/{found.rank()}", b"here")
     if found.rank() != 0:
         found.store.wait([f"{prefix}/done"], wait)

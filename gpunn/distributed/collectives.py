@@ -15,6 +15,8 @@ from gpunn.distributed.arrays import (
     Arrays,
     ReduceOp,
     check,
+    check_dtypes,
+    check_given,
     check_many,
     check_same,
     finish_mean,
@@ -72,9 +74,10 @@ def all_reduce_coalesced(
     if found is None:
         return outside("all_reduce_coalesced")
     like = tensors[0]
-    for t in tensors:
-        if t.dtype is not like.dtype or t.device is not like.device:
-            raise ValueError("all_reduce_coalesced: tensors of one dtype and device are expected")
+    name = op_name(op, like)
+    check_dtypes("all_reduce_coalesced", tensors, like)
+    if any(t.device is not like.device for t in tensors):
+        raise ValueError("all_reduce_coalesced: tensors of one device are expected")
 
     def prepare(comm: Comm, arrays: Arrays) -> Callable[[], Any]:
         flat = arrays.empty((sum(t.array.size for t in tensors),), like)
@@ -83,7 +86,7 @@ def all_reduce_coalesced(
             flat[at : at + t.array.size] = arrays.of(t).reshape(-1)
 
         def step() -> None:
-            comm.all_reduce(flat, op_name(op, like))
+            comm.all_reduce(flat, name)
             finish_mean(op, flat, comm.size)
             for t, at in zip(tensors, places, strict=False):
                 put(t, flat[at : at + t.array.size])
@@ -255,7 +258,7 @@ def gather(
     found = chosen(group)
     if found is None:
         return outside("gather")
-    root = root_of(found, dst, group_dst, "dst")
+    root = root_of(found, dst, group_dst, "dst", 0)
     _check_list("gather_list", gather_list, found, root, "destination")
     outs = gather_list or []
     check_same("gather", outs, tensor)
@@ -279,7 +282,7 @@ def scatter(
     found = chosen(group)
     if found is None:
         return outside("scatter")
-    root = root_of(found, src, group_src, "src")
+    root = root_of(found, src, group_src, "src", 0)
     _check_list("scatter_list", scatter_list, found, root, "source")
     parts = scatter_list or []
     check_same("scatter", parts, tensor)
@@ -292,14 +295,11 @@ def scatter(
 
 
 def _check_list(name: str, given: Any, found: ProcessGroup, root: int, where: str) -> None:
-    """The list is there on the root, and nowhere else."""
-    if found.rank() == root:
-        if not given:
-            raise ValueError(f"Argument ``{name}`` must be specified on {where} rank.")
+    """The list of tensors is there on the root, and nowhere else."""
+    check_given(name, given, found, root, where)
+    if given:
         check(name, given, several=True)
         check_many(name, given, found.size())
-    elif given:
-        raise ValueError(f"Argument ``{name}`` must NOT be specified on non-{where} ranks.")
 
 
 def reduce_scatter(
@@ -320,8 +320,8 @@ def reduce_scatter(
 
     def prepare(comm: Comm, arrays: Arrays) -> Callable[[], Any]:
         out, x = arrays.out(output), arrays.empty((comm.size, *output.shape), output)
-        for row, t in zip(x, input_list, strict=True):
-            row[...] = arrays.of(t).reshape(row.shape)
+        for k, t in enumerate(input_list):
+            x[k] = arrays.of(t)
 
         def step() -> None:
             comm.reduce_scatter(out, x, op_name(op, output))
@@ -380,6 +380,7 @@ def all_to_all(
         return outside("all_to_all")
     for tensors in (output_tensor_list, input_tensor_list):
         check_many("all_to_all", tensors, found.size())
+        check_dtypes("all_to_all", tensors, input_tensor_list[0])
 
     def prepare(comm: Comm, arrays: Arrays) -> Callable[[], Any]:
         outs = [arrays.out(t) for t in output_tensor_list]
@@ -401,11 +402,14 @@ def all_to_all_single(
     """
     check("output", output)
     check("input", input)
+    check_dtypes("all_to_all_single", [output], input)
     found = chosen(group)
     if found is None:
         return outside("all_to_all_single")
 
     def cut(tensor: Tensor, array: Any, sizes: Sequence[int] | None) -> list[Any]:
+        if not tensor.ndim:
+            raise RuntimeError("all_to_all_single: a tensor of 0 dimensions has no dim 0 to split")
         rows, size = tensor.shape[0], found.size()
         if not sizes and rows % size:
             raise RuntimeError(f"Tensor's dim 0 ({rows}) does not divide equally across group size")

@@ -39,6 +39,13 @@ class Waiting:
         if self.watch is not None:
             self.watch.reached(self.group, sequence, what)
 
+    def aside(self, what: str, sequence: int, timeout: float) -> Waiting:
+        """For what goes on beside the group's operations, which are one after the other."""
+        made = Waiting(self.watch, self.ranks, self.group)
+        made.what, made.sequence, made.timeout = what, sequence, timeout
+        made.deadline = time.monotonic() + timeout
+        return made
+
     def check(self) -> None:
         """DistBackendError where a rank is gone or the time is over."""
         if self.watch is not None:
@@ -123,11 +130,16 @@ class Comm(abc.ABC):
         """out gets this rank's part of x (size, *out.shape), combined over all ranks."""
 
     @abc.abstractmethod
-    def isend(self, x: Any, peer: int, tag: int) -> Request:
-        """Begins to send x, which must stay as it is until the request is done."""
+    def isend(self, x: Any, peer: int, tag: int, waiting: Waiting | None = None) -> Request:
+        """Begins to send x, which must stay as it is until the request is done.
+
+        `waiting` is what there is to know of the message where it is no part of an operation.
+        """
 
     @abc.abstractmethod
-    def irecv(self, x: Any, peer: int | None, tag: int) -> Request:
+    def irecv(
+        self, x: Any, peer: int | None, tag: int, waiting: Waiting | None = None
+    ) -> Request:
         """Begins to receive into x, from a rank or (None) from whoever sends first."""
 
     @abc.abstractmethod

@@ -7,8 +7,10 @@ Source: https://docs.pytorch.org/docs/stable/distributed.html
 from __future__ import annotations
 
 import atexit
+import itertools
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -81,7 +83,7 @@ class ProcessGroup:
         self.group_desc = desc or ("default_pg" if name == "0" else "undefined")
         self.engines, self.store, self.watch = engines, store, watch
         self.timeout = timeout
-        self.sequence = 0
+        self.sequence, self._numbers = 0, itertools.count(1)
         self._comms: dict[str, Comm] = {}
         self._worker = Worker(f"gpunn group {name}")
         self._lock = threading.RLock()
@@ -128,12 +130,17 @@ class ProcessGroup:
                 self._comms[name] = connect(name, self, waiting)
             return self._comms[name]
 
+    def next_number(self) -> int:
+        """The number of an operation that starts."""
+        self.sequence = next(self._numbers)
+        return self.sequence
+
     def run(
-        self, what: str, comm: Comm, body: Callable[[], Any], results: list[Any], async_op: bool
-    ) -> Work | None:
+        self, what: str, comm: Comm, body: Callable[[], Any], results: list[Any], async_op: bool,
+        timeout: timedelta | None = None,
+    ) -> Work | None:  # fmt: skip
         """Runs an operation after those before it; returns its Work where it is asynchronous."""
-        self.sequence += 1
-        number, seconds = self.sequence, self.timeout.total_seconds()
+        number, seconds = self.next_number(), (timeout or self.timeout).total_seconds()
 
         def begin_and_run() -> Any:
             comm.waiting.begin(what, number, seconds)
@@ -150,7 +157,12 @@ class ProcessGroup:
         return None
 
     def close(self) -> None:
-        """Gives up threads and connections."""
+        """Gives up threads and connections, when what is under way is done.
+
+        After an operation that failed nothing is waited for: the ranks are no longer in step.
+        """
+        if self._worker.failed:
+            self.abort()
         self._worker.close()
         for comm in self._comms.values():
             comm.close()
@@ -158,7 +170,7 @@ class ProcessGroup:
 
     def abort(self) -> None:
         """Ends what is under way with an error."""
-        for comm in self._comms.values():
+        for comm in list(self._comms.values()):
             comm.abort()
 
     shutdown = close
@@ -192,6 +204,7 @@ class _Table:
         self.default: ProcessGroup | None = None
         self.groups: dict[str, ProcessGroup] = {}
         self.made = 0
+        self.local: Counter[str] = Counter()
         self.hooked = False
 
 
@@ -250,8 +263,10 @@ def chosen(group: ProcessGroup | None) -> ProcessGroup | None:
         return default_group()
     if group is GroupMember.NON_GROUP_MEMBER:
         return None
-    if table.groups.get(group.group_name) is not group:
-        raise ValueError("Invalid process group specified: it was destroyed")
+    if not isinstance(group, ProcessGroup) or table.groups.get(group.group_name) is not group:
+        raise ValueError(
+            f"Invalid process group specified: {group!r} is not initialized, or was destroyed"
+        )
     return group
 
 
@@ -269,7 +284,8 @@ def init_process_group(
     Or `store`, with rank= and world_size=. `timeout` (30 minutes): how long an operation may take
     before it raises; a rank that is gone is noticed within seconds. `pg_options` is accepted and
     changes nothing; `device_id` becomes the current CUDA device.
-    ValueError: what is missing, a second call. DistBackendError: ranks that do not come.
+    ValueError: what is missing, a second call. AssertionError: `store` with `init_method`, or
+    without rank and world size. DistBackendError: ranks that do not come.
     Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.init_process_group
 
     >>> dist = gpunn.distributed
@@ -284,19 +300,17 @@ def init_process_group(
 
     if table.default is not None:
         raise ValueError("trying to initialize the default process group twice!")
-    if timeout is not None and not isinstance(timeout, timedelta):
-        raise TypeError(
-            f"Expected timeout argument to be of type datetime.timedelta, got {timeout!r}"
-        )
-    timeout = timeout or default_pg_timeout
+    timeout = checked_timeout(timeout) or default_pg_timeout
     if backend is None and under_mpi_alone():
         backend = "mpi"
     engines = parse_backend(backend)
     if store is not None:
         if init_method is not None:
-            raise ValueError("Cannot specify both init_method and store.")
-        if world_size < 1 or rank < 0:
-            raise ValueError("store= needs rank= and world_size=")
+            raise AssertionError("Cannot specify both init_method and store.")
+        if world_size < 1:
+            raise AssertionError("world_size must be positive if using store")
+        if rank < 0:
+            raise AssertionError("rank must be non-negative if using store")
     else:
         store, rank, world_size = meet(init_method, rank, world_size, timeout)
     if device_id is not None:
@@ -307,14 +321,25 @@ def init_process_group(
     made = ProcessGroup("0", range(world_size), rank, engines, store, watch, timeout)
     table.default = table.groups["0"] = made
     table.made = 1
+    table.local.clear()
     _hook()
     try:
         if "cpu" in engines:  # all of them are there, and can reach each other
             comm = made.engine(resolve("cpu"))
             made.run("init_process_group", comm, comm.barrier, [], False)
-    except BaseException:
+    except BaseException as error:
+        watch.fail(f"{type(error).__name__}: {error}")
         destroy_process_group()
         raise
+
+
+def checked_timeout(timeout: Any) -> timedelta | None:
+    """A `timeout=`, which may be None; TypeError for what is no timedelta."""
+    if timeout is not None and not isinstance(timeout, timedelta):
+        raise TypeError(
+            f"Expected timeout argument to be of type datetime.timedelta, got {timeout!r}"
+        )
+    return timeout
 
 
 def _hook() -> None:
@@ -335,13 +360,16 @@ def _hook() -> None:
 
 def _leave() -> None:
     if table.default is not None:
+        for one in table.groups.values():  # nobody asks any more for what is under way
+            one.abort()
         destroy_process_group()
 
 
 def destroy_process_group(group: ProcessGroup | None = None) -> None:
     """Ends a group, or all of them: the default one goes with every other.
 
-    ValueError where there is no such group.
+    It waits for what is under way. ValueError where there is no such group; AssertionError where
+    there is none at all.
 
     >>> dist = gpunn.distributed
     >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -351,6 +379,8 @@ def destroy_process_group(group: ProcessGroup | None = None) -> None:
     """
     if group is GroupMember.NON_GROUP_MEMBER:
         return
+    if group is None and table.default is None:
+        raise AssertionError("Process group cannot be None: init_process_group makes one")
     found = chosen(group)
     assert found is not None
     if found is not table.default:
@@ -373,7 +403,10 @@ def new_group(
     """A group of some ranks (all by default). Every rank of the default group has to call it, in
     the same order; those left out get `GroupMember.NON_GROUP_MEMBER`.
 
-    ValueError for ranks that are not there, or are named twice.
+    With `use_local_synchronization` only the ranks of the group have to; others get None.
+    `sort_ranks=False`: the ranks within the group have the order in which they are given.
+    `pg_options` and `device_id` are accepted and change nothing. ValueError for ranks that are not
+    there, or are named twice.
     Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.new_group
 
     >>> dist = gpunn.distributed
@@ -383,29 +416,47 @@ def new_group(
     >>> dist.destroy_process_group()
     """
     world = default_group()
-    chosen_ranks = list(range(world.size())) if ranks is None else list(ranks)
+    members = list(range(world.size())) if ranks is None else list(ranks)
     if sort_ranks:
-        chosen_ranks.sort()
-    if len(chosen_ranks) > world.size():
+        members.sort()
+    engines = parse_backend(backend) if backend else world.engines
+    timeout = checked_timeout(timeout) or world.timeout
+    local = use_local_synchronization
+    if local and "mpi" in engines.values():
+        raise ValueError("MPI backend doesn't support use_local_synchronization=True")
+    if local and world.rank() not in members:
+        return None
+    _check_members(members, world.size())
+    if local:  # what all members know: who they are, and how many such groups they made
+        name = "-".join(map(str, members))
+        table.local[name] += 1
+        name = f"{name}#{table.local[name]}"
+    else:
+        name, table.made = str(table.made), table.made + 1
+    if world.rank() not in members:
+        return GroupMember.NON_GROUP_MEMBER
+    rank = members.index(world.rank())
+    made = ProcessGroup(
+        name, members, rank, engines, world.store, world.watch, timeout, group_desc or ""
+    )
+    table.groups[name] = made
+    if engines.get("cpu") == "mpi":  # MPI's communicators are made in the same order everywhere
+        made.engine(resolve("cpu"))
+    return made
+
+
+def _check_members(ranks: Sequence[int], world_size: int) -> None:
+    """ValueError for ranks of a new group that are not there, or are named twice."""
+    if len(set(ranks)) != len(ranks):
+        raise ValueError(f"ranks list must not contain duplicate entries, got {ranks}")
+    if len(ranks) > world_size:
         raise ValueError(
             "the new group's world size should be less or equal to the world size set by "
             "init_process_group"
         )
-    for r in chosen_ranks:
-        if not 0 <= r < world.size():
+    for rank in ranks:
+        if not 0 <= rank < world_size:
             raise ValueError(
-                "The new group's rank should be within the world_size set by init_process_group: "
-                f"{r} is not in 0..{world.size() - 1}"
+                f"Rank {rank} is out of range. Valid ranks are 0 to {world_size - 1} "
+                f"(world_size={world_size})"
             )
-    if len(set(chosen_ranks)) != len(chosen_ranks):
-        raise ValueError(f"the new group's ranks {chosen_ranks} name one twice")
-    name, table.made = str(table.made), table.made + 1
-    engines = parse_backend(backend) if backend else world.engines
-    if world.rank() not in chosen_ranks:
-        return GroupMember.NON_GROUP_MEMBER
-    made = ProcessGroup(
-        name, chosen_ranks, chosen_ranks.index(world.rank()), engines, world.store, world.watch,
-        timeout or world.timeout, group_desc or "",
-    )  # fmt: skip
-    table.groups[name] = made
-    return made

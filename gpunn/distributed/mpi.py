@@ -100,11 +100,13 @@ class MpiComm(Comm):
         with _Exact(x, op, write=False) as y, _Exact(out, op, read=False) as z:
             self._wait(self._comm.Ireduce_scatter_block(y, z, self._ops[op]))
 
-    def isend(self, x: Any, peer: int, tag: int) -> Request:
+    def isend(self, x: Any, peer: int, tag: int, waiting: Waiting | None = None) -> Request:
         request = self._comm.Isend(_raw(x), peer, tag + 1)  # the engine's own tag is -1
         return Request(request.Test, lambda: self.rank)
 
-    def irecv(self, x: Any, peer: int | None, tag: int) -> Request:
+    def irecv(
+        self, x: Any, peer: int | None, tag: int, waiting: Waiting | None = None
+    ) -> Request:
         mpi = module()
         status = mpi.Status()
         where = mpi.ANY_SOURCE if peer is None else peer
@@ -150,4 +152,4 @@ class _Exact:
 
 def _raw(x: Any) -> Any:
     """The bytes of an array: moving needs no dtype that MPI knows."""
-    return x.reshape(-1).view(np.uint8) if x.size else x.reshape(-1)
+    return x.reshape(-1).view(np.uint8)

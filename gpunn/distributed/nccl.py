@@ -21,7 +21,7 @@ import numpy as np
 from gpunn import cuda
 from gpunn.device import resolve
 from gpunn.distributed.comm import Comm, Message, Request, Waiting
-from gpunn.distributed.errors import DistBackendError
+from gpunn.distributed.errors import DistBackendError, DistStoreError
 from gpunn.distributed.work import Work
 from gpunn.dtypes import bfloat16
 from gpunn.threads import spawn
@@ -56,9 +56,12 @@ def is_installed() -> bool:
 
 
 class _StreamWork(Work):
-    """An operation queued on the engine's stream; `raised` is what the engine found wrong."""
+    """An operation queued on the engine's stream, and what the watching thread needs of it."""
 
     event: Any = None
+    waiting: Waiting  # until when, for whom
+    body: Any = None  # holds the arrays until they are done with
+    stream: Any = None  # the caller's
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Lets the current stream wait; with a timeout the host waits too."""
@@ -69,13 +72,6 @@ class _StreamWork(Work):
         elif self.event is not None:
             self.event.wait(cuda.current_stream())
         return True
-
-    def synchronize(self) -> None:
-        self.wait()
-
-    def result(self) -> list[Any]:
-        self.wait()
-        return self._results
 
 
 class NcclComm(Comm):
@@ -91,18 +87,23 @@ class NcclComm(Comm):
         self._device = cuda.current_device()
         self._comm = self._connect(store)
         self._stream = cuda.Stream(self._device)
-        self._queued: deque[tuple[_StreamWork, float, Any]] = deque()
-        self._changed = threading.Condition()
+        self._queued: deque[_StreamWork] = deque()
+        self._order, self._changed = threading.Lock(), threading.Condition()
         self._failed: BaseException | None = None
         self._closed = False
-        spawn(self._watch, name="gpunn nccl")
+        self._watching = spawn(self._watch, name="gpunn nccl")
 
     def _connect(self, store: Any) -> Any:
         """The communicator: NCCL waits for all ranks, so a thread of its own does, and we watch."""
         if self.rank == 0:
-            store.set("id", bytes(self._nccl.get_unique_id()))
-        identity = store.get("id")
-        found: list[Any] = []
+            store.set("id", self._nccl.get_unique_id())
+        while True:
+            try:
+                store.wait(["id"], timedelta(seconds=0.2))
+                break
+            except DistStoreError:
+                self.waiting.check()
+        identity, found = store.get("id"), []
 
         def connect() -> None:
             try:
@@ -119,65 +120,80 @@ class NcclComm(Comm):
 
     # --- what is queued ---
 
-    def enqueue(self, body: Callable[[], Any], results: list[Any], what: str) -> _StreamWork:
+    def enqueue(
+        self, body: Callable[[], Any], results: list[Any], what: str,
+        waiting: Waiting | None = None,
+    ) -> _StreamWork:  # fmt: skip
         """Queues what `body` launches after what the current stream has so far."""
-        if self._failed is not None:
-            raise self._failed
         work = _StreamWork(results, what)
-        with cuda.device(self._device):
-            self._stream.wait_stream(cuda.current_stream())
-            with self._stream:
-                body()
+        with self._order, cuda.device(self._device):
+            if self._failed is not None:
+                raise self._failed
+            work.body, work.stream = body, cuda.current_stream()
+            self._stream.wait_stream(work.stream)
+            try:
+                with self._stream:
+                    body()
+            except self._nccl.NcclError as error:
+                raise DistBackendError(f"{what}: NCCL says: {error}") from error
+            now = self.waiting  # the operation that `body` began
+            work.waiting = waiting or now.aside(now.what, now.sequence, now.timeout)
             work.event = self._stream.record_event()
-        with self._changed:  # body holds the arrays until they are done with
-            self._queued.append((work, self.waiting.deadline, body))
-            self._changed.notify()
+            with self._changed:
+                self._queued.append(work)
+                self._changed.notify_all()
         return work
 
     def _watch(self) -> None:
         """Ends work that is done, and all of it where a rank is gone or late."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queued or self._closed)
-                if self._closed:
-                    return
-                work, deadline, _ = self._queued[0]
-            try:
-                done = work.event.query()
-                if not done:
-                    self._look_for_trouble(deadline)
-            except Exception as error:
-                self._fail(error)
-                continue
-            if done:
+        with cuda.device(self._device):
+            while True:
                 with self._changed:
-                    self._queued.popleft()
-                work._future.set_result(work._results)
-            else:
-                time.sleep(2e-3)
+                    self._changed.wait_for(lambda: self._queued or self._closed)
+                    if not self._queued:
+                        return
+                    work = self._queued[0]
+                try:
+                    while not self._is_done(work):
+                        work.waiting.check()
+                        time.sleep(5e-4)
+                except Exception as error:
+                    self._fail(error)
+                else:
+                    self._finish(work)
 
-    def _look_for_trouble(self, deadline: float) -> None:
-        """DistBackendError for a lost rank, a deadline that passed, an error of NCCL's own."""
-        if self.waiting.watch is not None:
-            self.waiting.watch.check(
-                self.waiting.what, self.waiting.sequence, self.waiting.group, self.waiting.ranks
-            )
-        if time.monotonic() > deadline:
-            raise self.waiting.overdue()
+    def _is_done(self, work: _StreamWork) -> bool:
+        """Whether work is done, or was ended; DistBackendError for an error of NCCL's own."""
+        if work.is_completed() or work.event.query():
+            return True
         try:
             self._comm.check_async_error()
         except self._nccl.NcclError as error:
-            raise DistBackendError(f"{self.waiting.what}: NCCL says: {error}") from error
+            raise DistBackendError(f"{work.what}: NCCL says: {error}") from error
+        return False
+
+    def _finish(self, work: _StreamWork) -> None:
+        """Callbacks of work that is done launch what they do on the stream that asked for it."""
+        with self._changed:
+            if not (self._queued and self._queued[0] is work):
+                return  # it was ended
+            self._queued.popleft()
+            self._changed.notify_all()
+        work.body = None
+        with work.stream:
+            work._future.set_result(work._results)
 
     def _fail(self, error: BaseException) -> None:
         """Ends everything that is queued with the error; kernels that wait for a rank, too."""
-        self._failed = error
-        self._comm.abort()
         with self._changed:
+            first, self._failed = self._failed is None, self._failed or error
             queued = list(self._queued)
             self._queued.clear()
-        for work, _, _ in queued:
+            self._changed.notify_all()
+        for work in queued:
             work._future.set_exception(error)
+        if first:
+            self._comm.abort()
 
     def _kind(self, dtype: np.dtype) -> tuple[int, int]:
         """NCCL's number of a dtype, and how many of it make one element."""
@@ -231,11 +247,11 @@ class NcclComm(Comm):
                                  self._op(op, x.dtype), self._raw_stream)  # fmt: skip
 
     def exchange(self, messages: Sequence[Message]) -> None:
+        if any(m.peer is None for m in messages):
+            raise RuntimeError("recv: NCCL has to know the sender: give src=")
         self._nccl.groupStart()
         try:
             for m in messages:
-                if m.peer is None:
-                    raise RuntimeError("recv: NCCL needs to know the sender: give src=")
                 move = self._comm.send if m.kind == "send" else self._comm.recv
                 move(m.array.data.ptr, *self._count(m.array), m.peer, self._raw_stream)
         finally:
@@ -246,29 +262,39 @@ class NcclComm(Comm):
 
     def recv(self, x: Any, peer: int | None, tag: int) -> int:
         self.exchange([Message("recv", x, peer, tag)])
-        assert peer is not None
-        return peer
+        return -1 if peer is None else peer
 
-    def isend(self, x: Any, peer: int, tag: int) -> Request:
-        work = self.enqueue(lambda: self.send(x, peer, tag), [], "send")
-        return Request(work.is_completed, lambda: self.rank)
+    def isend(self, x: Any, peer: int, tag: int, waiting: Waiting | None = None) -> Request:
+        work = self.enqueue(lambda: self.send(x, peer, tag), [], "send", waiting)
+        return Request(lambda: self._ended(work), lambda: self.rank)
 
-    def irecv(self, x: Any, peer: int | None, tag: int) -> Request:
-        work = self.enqueue(lambda: self.recv(x, peer, tag), [], "recv")
-        return Request(work.is_completed, lambda: self.rank if peer is None else peer)
+    def irecv(
+        self, x: Any, peer: int | None, tag: int, waiting: Waiting | None = None
+    ) -> Request:
+        work = self.enqueue(lambda: self.recv(x, peer, tag), [], "recv", waiting)
+        return Request(lambda: self._ended(work), lambda: self.rank if peer is None else peer)
+
+    @staticmethod
+    def _ended(work: _StreamWork) -> bool:
+        """Whether work is done; raises what ended it."""
+        if work.is_completed():
+            work._future.wait()
+        return work.is_completed()
 
     def barrier(self) -> None:
         xp = resolve(f"cuda:{self._device}").xp
         self.all_reduce(xp.zeros(1, np.int32), "sum")
 
     def close(self) -> None:
+        """When what is queued is done, or was ended: by its deadline at the latest."""
         with self._changed:
             if self._closed:
                 return
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
+            if threading.current_thread() is not self._watching:
+                self._changed.wait_for(lambda: not self._queued)
         if self._failed is None:
-            self._stream.synchronize()
             self._comm.destroy()
 
     def abort(self) -> None:

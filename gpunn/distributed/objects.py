@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.device import resolve
-from gpunn.distributed.arrays import outside
+from gpunn.distributed.arrays import check_given, outside, root_of
 from gpunn.distributed.collectives import all_gather, broadcast, gather, scatter
 from gpunn.distributed.group import ProcessGroup, chosen
 from gpunn.distributed.messages import recv, send
@@ -75,14 +75,16 @@ def gather_object(
     found = chosen(group)
     if found is None:
         return outside("gather_object")
+    root = root_of(found, dst, group_dst, "dst", 0)
+    check_given("gather_list", object_gather_list, found, root, "destination")
     data = _bytes(obj)
     sizes = _sizes(data, found)
     parts = None
-    if object_gather_list is not None:
+    if object_gather_list:
         parts = [_tensor(np.empty(max(sizes), np.uint8), found) for _ in sizes]
     mine = _tensor(_padded(data, max(sizes)), found)
-    gather(mine, parts, dst, found, group_dst=group_dst)
-    if object_gather_list is not None and parts is not None:
+    gather(mine, parts, group=found, group_dst=root)
+    if object_gather_list and parts is not None:
         pairs = zip(parts, sizes, strict=True)
         object_gather_list[: len(sizes)] = [_object(*pair) for pair in pairs]
 
@@ -91,21 +93,28 @@ def broadcast_object_list(
     object_list: list[Any], src: int | None = None, group: ProcessGroup | None = None,
     device: Any = None, group_src: int | None = None,
 ) -> None:  # fmt: skip
-    """The objects of the list become those of rank `src`; the lists are equally long.
+    """The objects of the list become those of rank `src` (0); the lists are equally long.
+
+    `device` is accepted and changes nothing.
 
     Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.broadcast_object_list
     """
     found = chosen(group)
     if found is None:
         return outside("broadcast_object_list")
-    datas = [_bytes(obj) for obj in object_list]
-    sizes = _tensor(np.array([len(data) for data in datas], np.int64), found)
-    broadcast(sizes, src, found, group_src=group_src)
+    root = root_of(found, src, group_src, "src", 0)
+    datas = [_bytes(obj) for obj in object_list] if found.rank() == root else []
+    sizes = _tensor(np.array([len(d) for d in datas] or [0] * len(object_list), np.int64), found)
+    broadcast(sizes, group=found, group_src=root)
     lengths = [int(n) for n in sizes.cpu().array]
-    joined = np.concatenate([*datas, np.zeros(0, np.uint8)])
-    everything = _tensor(_padded(joined[: sum(lengths)], sum(lengths)), found)
-    broadcast(everything, src, found, group_src=group_src)
-    _fill(object_list, everything, lengths)
+    everything = _tensor(_padded(_joined(datas), sum(lengths)), found)
+    broadcast(everything, group=found, group_src=root)
+    if found.rank() != root:
+        _fill(object_list, everything, lengths)
+
+
+def _joined(datas: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([*datas, np.zeros(0, np.uint8)])
 
 
 def _fill(object_list: list[Any], everything: Tensor, lengths: Sequence[int]) -> None:
@@ -122,6 +131,7 @@ def scatter_object_list(
 ) -> None:  # fmt: skip
     """The first entry of the output list becomes entry r of rank `src`'s input list, on rank r.
 
+    The input lists of other ranks do not count. ValueError where `src` (0) gives none.
     Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.scatter_object_list
     """
     found = chosen(group)
@@ -131,13 +141,20 @@ def scatter_object_list(
         raise ValueError(
             "Expected argument scatter_object_output_list to be a list of size at least 1."
         )
-    datas = [_bytes(obj) for obj in scatter_object_input_list or []]
+    root, datas = root_of(found, src, group_src, "src", 0), []
+    if found.rank() == root:
+        if scatter_object_input_list is None or len(scatter_object_input_list) != found.size():
+            raise ValueError(
+                "scatter_object_list: source rank must provide non-None scatter_object_input_list, "
+                f"one object for each of {found.size()} ranks"
+            )
+        datas = [_bytes(obj) for obj in scatter_object_input_list]
     sizes = _tensor(np.array([len(d) for d in datas] or [0] * found.size(), np.int64), found)
-    broadcast(sizes, src, found, group_src=group_src)
+    broadcast(sizes, group=found, group_src=root)
     lengths = [int(n) for n in sizes.cpu().array]
     parts = [_tensor(_padded(data, max(lengths)), found) for data in datas] or None
     mine = _tensor(np.empty(max(lengths), np.uint8), found)
-    scatter(mine, parts, src, found, group_src=group_src)
+    scatter(mine, parts, group=found, group_src=root)
     scatter_object_output_list[0] = _object(mine, lengths[found.rank()])
 
 
@@ -147,6 +164,8 @@ def send_object_list(
 ) -> None:  # fmt: skip
     """Sends the objects to rank `dst`, which calls `recv_object_list`.
 
+    `device` and `use_batch` are accepted and change nothing.
+
     Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.send_object_list
     """
     found = chosen(group)
@@ -155,7 +174,7 @@ def send_object_list(
     datas = [_bytes(obj) for obj in object_list]
     sizes = np.array([len(data) for data in datas], np.int64)
     send(_tensor(sizes, found), dst, found, group_dst=group_dst)
-    send(_tensor(np.concatenate(datas), found), dst, found, group_dst=group_dst)
+    send(_tensor(_joined(datas), found), dst, found, group_dst=group_dst)
 
 
 def recv_object_list(
@@ -163,6 +182,8 @@ def recv_object_list(
     device: Any = None, group_src: int | None = None, use_batch: bool = False,
 ) -> int:  # fmt: skip
     """Receives objects from rank `src`, or from whoever sends first; returns the sender.
+
+    `device` and `use_batch` are accepted and change nothing.
 
     Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.recv_object_list
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +89,8 @@ class Worker:
         self._name = name
         self._order = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Work, Callable[[], Any]] | None] | None = None
-        self._last: Work | None = None
+        self._last: weakref.ref[Work] | None = None
+        self.failed = False
         self._running = threading.RLock()
         self._thread: threading.Thread | None = None
 
@@ -98,18 +100,18 @@ class Worker:
         One that a callback of another asks for comes next, so that all ranks have the same order.
         """
         if threading.current_thread() is self._thread:
-            return work._run(body)
+            return self._do(work, body)
         with self._order:
             if self._queue is None:
                 self._queue = queue.SimpleQueue()
-                self._thread = spawn(self._serve, name=self._name)
-            self._last = work
+                self._thread = spawn(self._serve, self._queue, name=self._name)
+            self._last = weakref.ref(work)
             self._queue.put((work, body))
 
     def now(self, work: Work, body: Callable[[], Any]) -> None:
         """Runs the operation after those before it, and returns when it is done."""
         with self._order:
-            last = self._last
+            last = None if self._last is None else self._last()
             mine = threading.current_thread() is self._thread
             idle = mine or last is None or last.is_completed()
             if idle:
@@ -118,18 +120,27 @@ class Worker:
             self.later(work, body)
         else:
             try:
-                work._run(body)
+                self._do(work, body)
             finally:
                 self._running.release()
         work.wait()
 
-    def _serve(self) -> None:
-        assert self._queue is not None
-        while (item := self._queue.get()) is not None:
+    def _do(self, work: Work, body: Callable[[], Any]) -> None:
+        work._run(body)
+        self.failed = self.failed or not work.is_success()
+
+    def _serve(self, tasks: queue.SimpleQueue[Any]) -> None:
+        while (item := tasks.get()) is not None:
             with self._running:
-                item[0]._run(item[1])
+                self._do(*item)
+            del item  # the arrays of an operation live no longer than it
 
     def close(self) -> None:
-        """Ends the thread after what is queued."""
-        if self._queue is not None:
-            self._queue.put(None)
+        """Ends the thread, and returns when what is queued is done."""
+        with self._order:
+            found, self._queue, self._last = self._queue, None, None
+        if found is not None:
+            found.put(None)
+            assert self._thread is not None
+            if threading.current_thread() is not self._thread:
+                self._thread.join()
