@@ -53,16 +53,19 @@ class TcpComm(Comm):
 
     # --- messages ---
 
-    def isend(self, x: Any, peer: int, tag: int) -> Request:
-        return self._request(self._messages.send(_bytes(x), peer, tag, self.waiting))
+    def isend(self, x: Any, peer: int, tag: int, waiting: Waiting | None = None) -> Request:
+        waiting = waiting or self.waiting
+        return self._request(self._messages.send(_bytes(x), peer, tag, waiting), waiting)
 
-    def irecv(self, x: Any, peer: int | None, tag: int) -> Request:
-        return self._request(self._messages.receive(_bytes(x), peer, tag))
+    def irecv(
+        self, x: Any, peer: int | None, tag: int, waiting: Waiting | None = None
+    ) -> Request:
+        return self._request(self._messages.receive(_bytes(x), peer, tag), waiting or self.waiting)
 
-    def _request(self, transfer: Transfer) -> Request:
+    def _request(self, transfer: Transfer, waiting: Waiting) -> Request:
         def test() -> bool:
             if self._messages.test(transfer) and transfer.error:
-                raise self._error(transfer)
+                raise self._error(transfer, waiting)
             return transfer.done
 
         self._messages.move_later(transfer)
@@ -93,19 +96,17 @@ class TcpComm(Comm):
             if not transfer.done:
                 channel.until(transfer, self.waiting)
             if transfer.error:
-                raise self._error(transfer)
+                raise self._error(transfer, self.waiting)
 
-    def _error(self, transfer: Transfer) -> Exception:
-        what, peer = self.waiting.what, transfer.peer
+    def _error(self, transfer: Transfer, waiting: Waiting) -> Exception:
+        what, peer = waiting.what, transfer.peer
         if peer is None:
             return DistBackendError(f"{what}: {transfer.error}")
-        watch = self.waiting.watch
-        if watch is None or "bytes" in transfer.error:
-            return DistBackendError(f"{what}: rank {self.waiting.ranks[peer]}: {transfer.error}")
-        return watch.gone(
-            what, self.waiting.sequence, self.waiting.group, self.waiting.ranks[peer],
-            transfer.error,
-        )  # fmt: skip
+        if waiting.watch is None or "bytes" in transfer.error:
+            return DistBackendError(f"{what}: rank {waiting.ranks[peer]}: {transfer.error}")
+        return waiting.watch.gone(
+            what, waiting.sequence, waiting.group, waiting.ranks[peer], transfer.error
+        )
 
     # --- collective operations ---
 
