@@ -23,7 +23,9 @@ from gpunn.distributed.errors import DistBackendError
 from gpunn.distributed.shared import BANK, Shared, attach
 from gpunn.distributed.store import PrefixStore
 
+_TINY = 1 << 14  # bytes up to which sending them takes no longer than saying that they are there
 _SMALL = 1 << 16  # bytes up to which the number of steps counts, and above which the bytes do
+_MEDIUM = 1 << 21  # bytes that are read in the time that it takes all ranks to meet
 _FEW = 8  # ranks up to which each may send to all others
 _PIECE = 1 << 18  # bytes of a message round the ring: they stay in the cache between its steps
 _REDUCE, _BROADCAST, _GATHER, _SCATTER, _MEET = range(5)
@@ -123,7 +125,7 @@ class TcpComm(Comm):
         if self.size == 1:
             return
         tag, flat = self._tag(_REDUCE), x.reshape(-1)
-        if x.nbytes > _SMALL and (memory := self._shared()):
+        if memory := self._shared(x.nbytes):
             self._shared_reduce(memory, flat, op)
         elif x.nbytes > _SMALL:
             chunks = _chunks(flat, self.size)
@@ -140,7 +142,7 @@ class TcpComm(Comm):
         if self.size == 1:
             return
         tag, flat = self._tag(_BROADCAST), x.reshape(-1)
-        if x.nbytes > _SMALL and (memory := self._shared()):
+        if memory := self._shared(x.nbytes):
             self._shared_broadcast(memory, flat, root)
         elif x.nbytes > _SMALL and self.size > 2:
             self._chain(flat, root, tag)
@@ -152,7 +154,7 @@ class TcpComm(Comm):
         if self.size == 1:
             return
         tag, rows = self._tag(_GATHER), out.reshape(self.size, -1)
-        if x.nbytes > _SMALL and (memory := self._shared()):
+        if memory := self._shared(x.nbytes):
             self._shared_gather(memory, rows)
         elif x.nbytes <= _SMALL and self.size <= _FEW:
             for peer, part in enumerate(self._swap([rows[self.rank]] * self.size, tag)):
@@ -168,7 +170,7 @@ class TcpComm(Comm):
             return
         tag, rows = self._tag(_SCATTER), x.reshape(self.size, -1)
         flat = out.reshape(-1)
-        if out.nbytes > _SMALL and (memory := self._shared()):
+        if memory := self._shared(out.nbytes):
             self._shared_scatter(memory, flat, rows, op)
         elif out.nbytes <= _SMALL and self.size <= _FEW:
             flat[...] = _combined(self._swap(list(rows), tag), op)
@@ -184,9 +186,11 @@ class TcpComm(Comm):
 
     # --- through shared memory ---
 
-    def _shared(self) -> Shared | None:
-        """The group's shared memory, if its ranks can have it."""
-        if not self._asked and _SHARE:
+    def _shared(self, size: int) -> Shared | None:
+        """The group's shared memory, if its ranks can have it and so many bytes are worth it."""
+        if size <= _TINY or not _SHARE:
+            return None
+        if not self._asked:
             self._memory = attach(self._store, self.rank, self.size, self.waiting)
         self._asked = True
         return self._memory
@@ -201,13 +205,17 @@ class TcpComm(Comm):
             self._tree_broadcast(nothing, 0, tag)
 
     def _shared_reduce(self, memory: Shared, flat: Any, op: str) -> None:
-        """Each rank combines its part of what all have written, and reads the others' results."""
+        """Each rank combines its part of what all have written, and reads the others' results;
+        or all of it, where that takes less time than to meet again."""
         for piece in _pieces(flat, BANK):
             bounds = [len(piece) * k // self.size for k in range(self.size + 1)]
             parts = [slice(a, b) for a, b in zip(bounds, bounds[1:])]
             banks, mine = memory.bank(flat.dtype, len(piece)), parts[self.rank]
             banks[self.rank][...] = piece
             self._meet()
+            if piece.nbytes * (self.size - 1) <= _MEDIUM:
+                _combine_all(piece, banks, op)
+                continue
             _combine_all(piece[mine], [bank[mine] for bank in banks], op)
             banks[self.rank][mine] = piece[mine]
             self._meet()

@@ -63,6 +63,7 @@ def way(request, monkeypatch):
     """How large arrays go; a few thousand numbers are many pieces."""
     monkeypatch.setattr(tcp, "_PIECE", 4096)
     monkeypatch.setattr(tcp, "BANK", 1 << 14)
+    monkeypatch.setattr(tcp, "_MEDIUM", 1 << 13)
     monkeypatch.setattr(shared, "BANK", 1 << 14)
     monkeypatch.setattr(tcp, "_SHARE", request.param == "shared")
     return request.param
