@@ -10,17 +10,21 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 from gpunn.distributed import sockets
 from gpunn.distributed.errors import DistStoreError
-from gpunn.distributed.store import FileStore, Store, TCPStore
+from gpunn.distributed.store import FileStore, PrefixStore, Store, TCPStore
 
 _RANK = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 _WORLD = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 _LOCAL = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
+_servers: list[Any] = []  # of rank 0, until its process ends
+_times: Counter[tuple[str, int, int]] = Counter()
 _USE_RUN = "start the script with `python -m gpunn.distributed.run --nproc N script.py`"
 
 
@@ -76,7 +80,12 @@ def _from_address(
 ) -> Store:
     if port is None or host is None:
         raise _wrong("tcp", "port number missing: the address is tcp://host:port")
-    return TCPStore(host, port, world_size, rank == 0, timeout, multi_tenant=True)
+    store = TCPStore(host, port, world_size, rank == 0, timeout, multi_tenant=True)
+    # Where a process group is made again, some ranks are there before others have ended theirs:
+    # the server stays, and each time has keys of its own.
+    _servers.append(store._server)
+    _times[host, port, rank] += 1
+    return PrefixStore(f"{_times[host, port, rank]}", store)
 
 
 # --- env:// ---

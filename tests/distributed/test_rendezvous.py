@@ -172,6 +172,31 @@ def test_under_mpi_alone(monkeypatch):
     assert not rendezvous.under_mpi_alone()
 
 
+def test_a_process_group_is_made_again_and_leaves_nothing():
+    found = run_ranks(
+        2,
+        """
+        import threading, time
+        files, threads = [], []
+        for k in range(6):
+            dist.init_process_group("gloo")
+            x = gpunn.full((50_000,), float(k))
+            dist.all_reduce(x)
+            assert x[-1].item() == 2 * k
+            dist.all_reduce(x, group=dist.new_group([0, 1]))
+            dist.destroy_process_group()
+            if k in (0, 5):
+                time.sleep(1.5)  # the watch looks once a second whether it is over
+                files.append(len(os.listdir("/proc/self/fd")))
+                threads.append(threading.active_count())
+        report([files, threads])
+        """,
+        backend=None,
+    )
+    for files, threads in found:
+        assert files[1] <= files[0] + 1 and threads[1] <= threads[0], found
+
+
 def test_the_same_script_under_mpiexec():
     found = run_ranks(2, "report([dist.get_rank(), dist.get_world_size()])", backend="mpi")
     assert found == [[0, 2], [1, 2]]
