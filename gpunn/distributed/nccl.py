@@ -292,8 +292,8 @@ class NcclComm(Comm):
                 return
             self._closed = True
             self._changed.notify_all()
-            if threading.current_thread() is not self._watching:
-                self._changed.wait_for(lambda: not self._queued)
+        if threading.current_thread() is not self._watching:
+            self._watching.join()
         if self._failed is None:
             self._comm.destroy()
 
