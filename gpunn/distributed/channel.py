@@ -15,6 +15,7 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -31,6 +32,7 @@ from gpunn.distributed.store import HashStore, PrefixStore, Store, TCPStore
 _HEAD = struct.Struct("<qQ")  # tag, bytes
 _TOKEN = 16  # bytes that the job's processes know, sent first
 _SLICE = 0.05  # seconds between looks at who is alive
+MISFIT = "it sent "  # begins the error of a message of another size
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -81,7 +83,6 @@ class Channel:
         self._moved = threading.Condition()
         self._watchers = 0
         self._connecting = threading.Lock()
-        self._inlets: dict[int, _Inlet] = {}
         self._outlets: dict[int, _Outlet] = {}
         self._posted: list[Transfer] = []
         self._stash: dict[tuple[int, int], collections.deque[memoryview]] = {}
@@ -312,7 +313,6 @@ class Channel:
             if bytes(target) != self._token:
                 raise ConnectionResetError("a stranger")
             inlet.peer = inlet.tag
-            self._inlets[inlet.peer] = inlet
         elif request is not None:
             request.peer = inlet.peer
             request.end()
@@ -453,11 +453,12 @@ def published(store: Store, key: str, waiting: Waiting) -> str:
             waiting.check()  # whose error names the rank that the store was lost with
             if not isinstance(error, DistStoreError):
                 raise
+            time.sleep(1e-3)  # lets other threads have the store's connection
 
 
 def _misfit(came: int, asked: int) -> str:
     return (
-        f"it sent {came} bytes where {asked} are expected: shapes or dtypes differ between ranks"
+        f"{MISFIT}{came} bytes where {asked} are expected: shapes or dtypes differ between ranks"
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.distributed.channel import Channel, Transfer
+from gpunn.distributed.channel import MISFIT, Channel, Transfer
 from gpunn.distributed.comm import COMBINE, Comm, Message, Request, Waiting
 from gpunn.distributed.errors import DistBackendError
 from gpunn.distributed.shared import BANK, Shared, attach
@@ -104,7 +104,7 @@ class TcpComm(Comm):
         what, peer = waiting.what, transfer.peer
         if peer is None:
             return DistBackendError(f"{what}: {transfer.error}")
-        if waiting.watch is None or "bytes" in transfer.error:
+        if waiting.watch is None or transfer.error.startswith(MISFIT):
             return DistBackendError(f"{what}: rank {waiting.ranks[peer]}: {transfer.error}")
         return waiting.watch.gone(
             what, waiting.sequence, waiting.group, waiting.ranks[peer], transfer.error
@@ -195,14 +195,25 @@ class TcpComm(Comm):
         self._asked = True
         return self._memory
 
-    def _meet(self) -> None:
-        """Goes on when all ranks are here, and have written what they wrote before."""
-        nothing, tag = np.zeros(1, np.uint8), self._tag(_MEET)
+    def _meet(self, size: int) -> None:
+        """Goes on when all ranks are here, and have written what they wrote before: `size` bytes.
+
+        DistBackendError where that is another number on another rank.
+        """
+        tag, mine = self._tag(_MEET), np.array([size, -size])
         if self.size <= _FEW:
-            self._swap([nothing] * self.size, tag)
+            found = self._swap([mine] * self.size, tag)
         else:
-            self._tree_reduce(nothing, "max", tag)
-            self._tree_broadcast(nothing, 0, tag)
+            self._tree_reduce(mine, "max", tag)
+            self._tree_broadcast(mine, 0, tag)
+            found = [mine, -mine[::-1]]
+        for rank, (other, _) in enumerate(found):
+            if other != size:
+                who = f"rank {self.waiting.ranks[rank]}" if self.size <= _FEW else "another rank"
+                raise DistBackendError(
+                    f"{self.waiting.what}: {who} has {other} bytes where {size} are expected: "
+                    "shapes or dtypes differ between ranks"
+                )
 
     def _shared_reduce(self, memory: Shared, flat: Any, op: str) -> None:
         """Each rank combines its part of what all have written, and reads the others' results;
@@ -212,13 +223,13 @@ class TcpComm(Comm):
             parts = [slice(a, b) for a, b in zip(bounds, bounds[1:])]
             banks, mine = memory.bank(flat.dtype, len(piece)), parts[self.rank]
             banks[self.rank][...] = piece
-            self._meet()
+            self._meet(flat.nbytes)
             if piece.nbytes * (self.size - 1) <= _MEDIUM:
                 _combine_all(piece, banks, op)
                 continue
             _combine_all(piece[mine], [bank[mine] for bank in banks], op)
             banks[self.rank][mine] = piece[mine]
-            self._meet()
+            self._meet(flat.nbytes)
             for peer, part in enumerate(parts):
                 if peer != self.rank:
                     piece[part] = banks[peer][part]
@@ -228,7 +239,7 @@ class TcpComm(Comm):
             bank = memory.bank(flat.dtype, len(piece))[root]
             if self.rank == root:
                 bank[...] = piece
-            self._meet()
+            self._meet(flat.nbytes)
             if self.rank != root:
                 piece[...] = bank
 
@@ -238,7 +249,7 @@ class TcpComm(Comm):
             pieces = rows[:, start : start + step]
             banks = memory.bank(rows.dtype, pieces.shape[1])
             banks[self.rank][...] = pieces[self.rank]
-            self._meet()
+            self._meet(rows.nbytes)
             for peer, bank in enumerate(banks):
                 if peer != self.rank:
                     pieces[peer] = bank
@@ -249,7 +260,7 @@ class TcpComm(Comm):
             pieces = rows[:, start : start + step]
             banks = [b.reshape(pieces.shape) for b in memory.bank(rows.dtype, pieces.size)]
             banks[self.rank][...] = pieces
-            self._meet()
+            self._meet(rows.nbytes)
             _combine_all(flat[start : start + step], [b[self.rank] for b in banks], op)
 
     # --- through sockets ---

@@ -250,10 +250,16 @@ def test_all_to_all_gather_and_scatter():
 
 @once
 def test_shapes_that_differ_are_told():
-    with comms(2, timeout=10.0) as made, pytest.raises(
-        DistBackendError, match="operation: rank 1: it sent 16 bytes where 24 are expected: shapes"
+    for count, message in ((3, "rank 1: it sent 16 bytes where 24"),
+                           (5000, "rank 1 has 39992 bytes where 40000")):  # fmt: skip
+        with comms(2, timeout=10.0) as made, pytest.raises(
+            DistBackendError, match=f"operation: {message} are expected: shapes or dtypes differ"
+        ):
+            every(made, lambda comm, n=count: comm.all_reduce(np.zeros(n - comm.rank), "sum"))
+    with comms(9, timeout=10.0) as made, pytest.raises(
+        DistBackendError, match="another rank has 39... bytes where 40000 are|where 399.. are exp"
     ):
-        every(made, lambda comm: comm.all_reduce(np.zeros(3 - comm.rank), "sum"))
+        every(made, lambda comm: comm.all_reduce(np.zeros(5000 - comm.rank), "sum"))
 
 
 @once
