@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from gpunn.sparse import SparseTensor
 from gpunn.tensor import Tensor, wrap
 
 FIRST_BYTES = 1 << 20  # a small first bucket, so that communication starts early
@@ -29,27 +32,38 @@ class Bucket:
         like = params[0]
         count = 0 if sparse else sum(self.sizes)
         self.flat = wrap(like.device.xp.zeros(count, like.array.dtype), like.device)
+        self.parts = [] if sparse else cut(self, self.flat)
 
-    def part(self, k: int) -> Any:
-        """The raw array of the bucket's k-th gradient: a view of the flat one."""
-        start = self.starts[k]
-        return self.flat.array[start : start + self.sizes[k]].reshape(self.params[k].shape)
+    def fill(self, k: int, share: int = 1) -> None:
+        """Copies the k-th parameter's gradient in, divided by `share`; zeros where it has none.
 
-    def fill(self, k: int) -> None:
-        """Copies the k-th parameter's gradient in, or zeros where it has none."""
+        RuntimeError for a gradient of another dtype than the bucket's.
+        """
         if self.sparse:
             return
-        part, grad = self.part(k), self.params[k].grad
+        part, grad = self.parts[k], self.params[k].grad
         if grad is None:
             part[...] = 0
-        elif grad.array.base is None or not _same_memory(grad.array, part):
-            part[...] = grad.array
+            return
+        if isinstance(grad, SparseTensor):
+            grad = self.params[k].grad = grad.to_dense()
+        array = grad.array
+        if array.dtype != part.dtype or grad.device is not self.flat.device:
+            raise RuntimeError(
+                f"DistributedDataParallel: the gradient of {self.names[k]} is {grad.dtype} on "
+                f"{grad.device}, its bucket {self.flat.dtype} on {self.flat.device}: change a "
+                "module's dtype or device before it is wrapped, not after"
+            )
+        if share != 1:
+            self.flat.device.xp.divide(array, part.dtype.type(share), out=part)
+        elif not _same_memory(array, part):
+            part[...] = array
 
     def empty(self, k: int, view: bool) -> None:
         """Brings the k-th reduced gradient to its parameter; with `view` the two share memory."""
         if self.sparse:
             return
-        param, part = self.params[k], self.part(k)
+        param, part = self.params[k], self.parts[k]
         grad = param.grad
         if view and (grad is None or not _same_memory(grad.array, part)):
             param.grad = wrap(part, param.device)
@@ -64,13 +78,25 @@ class Bucket:
         return f"bucket {self.index}: {first}" + ("" if first == last else f" to {last}")
 
 
+def cut(bucket: Bucket, flat: Tensor) -> list[Any]:
+    """Views of a flat tensor, one for each parameter of a bucket, of its shape."""
+    return [
+        flat.array[start : start + size].reshape(p.shape)
+        for start, size, p in zip(bucket.starts, bucket.sizes, bucket.params, strict=True)
+    ]
+
+
 def _same_memory(a: Any, b: Any) -> bool:
     """Whether two arrays are the same view of the same memory."""
-    return (
-        a.shape == b.shape and a.strides == b.strides
-        and (a.data.ptr == b.data.ptr if hasattr(a.data, "ptr")
-             else a.__array_interface__["data"] == b.__array_interface__["data"])
-    )  # fmt: skip
+    if a.shape != b.shape or a.strides != b.strides:
+        return False
+    return _address(a) == _address(b)
+
+
+def _address(array: Any) -> int:
+    if type(array) is np.ndarray:
+        return array.__array_interface__["data"][0]
+    return array.data.ptr
 
 
 class GradBucket:
@@ -96,14 +122,8 @@ class GradBucket:
 
     def gradients(self) -> list[Tensor]:
         """The gradient of each parameter: views of `buffer()`."""
-        found = []
-        for start, size, p in zip(
-            self._bucket.starts, self._bucket.sizes, self._bucket.params, strict=True
-        ):
-            found.append(
-                wrap(self._buffer.array[start : start + size].reshape(p.shape), p.device)
-            )
-        return found
+        device = self._buffer.device
+        return [wrap(part, device) for part in cut(self._bucket, self._buffer)]
 
     def parameters(self) -> list[Tensor]:
         """The parameters of the bucket."""
@@ -115,29 +135,34 @@ class GradBucket:
 
 
 def make_buckets(
-    params: Sequence[Tensor], names: Sequence[str], sparse: Sequence[bool], cap: int,
-    first: int = FIRST_BYTES,
+    params: Sequence[Tensor], names: Sequence[str], sparse: Sequence[bool], caps: Sequence[int],
+    late: Sequence[bool] = (),
 ) -> list[Bucket]:  # fmt: skip
-    """Buckets of at most `cap` bytes over the parameters from the last to the first, each of one
-    dtype and device; the first one holds at most `first` bytes."""
+    """Buckets over the parameters from the last to the first, in the order in which they get full.
+
+    Each is of one dtype and device. The n-th of those holds at most caps[n] bytes, all after that
+    as many as the last of `caps`; a larger parameter is alone. Sparse gradients have a bucket each.
+    Those that are `late` come last, whatever their size.
+    """
     groups: list[list[int]] = []
-    open_ones: dict[Any, tuple[list[int], int]] = {}
+    last: list[list[int]] = []
+    open_ones: dict[Any, tuple[list[int], int, int]] = {}
     for k in reversed(range(len(params))):
-        p = params[k]
+        p, is_late = params[k], bool(late) and late[k]
         size = math.prod(p.shape) * p.array.dtype.itemsize
-        key = (p.dtype, p.device)
+        key = (p.dtype, p.device, is_late)
+        members, used, number = open_ones.get(key, ([], 0, 0))
         if sparse[k]:
             groups.append([k])
             continue
-        members, used = open_ones.get(key, ([], 0))
-        limit = min(first, cap) if not members or members is groups[0] else cap
-        if members and used + size > limit:
-            members, used = [], 0
+        if members and not is_late and used + size > caps[min(number, len(caps) - 1)]:
+            members, used, number = [], 0, number + 1
         if not members:
-            groups.append(members)
+            (last if is_late else groups).append(members)
         members.append(k)
-        open_ones[key] = members, used + size
+        open_ones[key] = members, used + size, number
+    groups.sort(key=lambda ks: -ks[-1])  # full when the gradient of the first parameter is there
     return [
         Bucket(i, ks, [params[k] for k in ks], [names[k] for k in ks], sparse[ks[0]])
-        for i, ks in enumerate(groups)
+        for i, ks in enumerate(groups + last)
     ]

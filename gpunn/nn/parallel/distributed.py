@@ -8,21 +8,24 @@ Source: Li et al. 2020, PyTorch distributed: experiences on accelerating data pa
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpunn.autograd.graph import mode
-from gpunn.device import Device, resolve
+from gpunn.device import Device
 from gpunn.distributed.algorithms.join import Join, Joinable, JoinHook
 from gpunn.distributed.arrays import ReduceOp
 from gpunn.distributed.collectives import all_reduce, broadcast_coalesced
 from gpunn.distributed.group import ProcessGroup, chosen, default_group
 from gpunn.distributed.objects import all_gather_object
 from gpunn.nn.module import Module
-from gpunn.nn.parallel.bucket import GradBucket
+from gpunn.nn.parallel.bucket import FIRST_BYTES, GradBucket, make_buckets
+from gpunn.nn.parallel.comm import as_device
 from gpunn.nn.parallel.reducer import Reducer
+from gpunn.nn.parameter import UninitializedParameter
 from gpunn.tensor import Tensor, wrap
 
 __all__ = ["DistributedDataParallel"]
@@ -33,16 +36,21 @@ class DistributedDataParallel(Module, Joinable):
 
     `device_ids`: this process's one CUDA device, to which inputs are moved; None for a module on
     the CPU, or on devices that it minds itself. `process_group`: all ranks by default.
-    `broadcast_buffers`: buffers become rank 0's at the start of each forward pass.
+    `forward_sync_buffers` (`broadcast_buffers` is its older name, and False there also means not at
+    the start): buffers become rank 0's at the start of each forward pass.
     `find_unused_parameters`: some parameters take no part in the loss; without it the next forward
-    pass raises and names them. `bucket_cap_mb` (25): how many MiB of gradients are reduced at a
-    time. `gradient_as_bucket_view`: gradients share memory with the buckets, one copy less.
+    pass raises and names them. `skip_all_reduce_unused_params`: they are the same on all ranks, and
+    buckets of them alone are not sent. `bucket_cap_mb` (25): how many MiB of gradients are reduced
+    at a time, in the order of `bucket_cap_mb_list` where that is given; the first bucket is of 1
+    MiB. `delay_all_reduce_named_params`, which `param_to_hook_all_reduce` has to come with, are
+    reduced last. `gradient_as_bucket_view`: gradients share memory with the buckets, one copy less.
     `static_graph`: every iteration uses the same parameters in the same way, as often as it likes.
-    `init_sync=False` leaves out the start. `check_reduction` is accepted and changes nothing, as
-    are `mixed_precision` (use autocast) and `device_mesh`'s other dimensions.
+    `init_sync=False` leaves out the start. `check_reduction` and `batched_grad_copy` are accepted
+    and change nothing. `mixed_precision` is not there: use autocast.
     Attributes are the module's under `.module`; `state_dict` keys begin with "module.", and
     `load_state_dict` also takes those of the bare module.
-    RuntimeError: a module without parameters that require gradients; models that differ.
+    RuntimeError: a module without parameters that require gradients, or with some that have no
+    shape yet; models that differ. ValueError: `device_ids` that do not fit.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html
 
     >>> dist = gpunn.distributed
@@ -60,81 +68,123 @@ class DistributedDataParallel(Module, Joinable):
         process_group: ProcessGroup | None = None, bucket_cap_mb: float | None = None,
         find_unused_parameters: bool = False, check_reduction: bool = False,
         gradient_as_bucket_view: bool = False, static_graph: bool = False,
-        mixed_precision: Any = None, device_mesh: Any = None,
+        delay_all_reduce_named_params: Sequence[tuple[str, Tensor]] | None = None,
+        param_to_hook_all_reduce: Tensor | None = None, mixed_precision: Any = None,
+        device_mesh: Any = None, skip_all_reduce_unused_params: bool = False,
+        bucket_cap_mb_list: Sequence[float] | None = None, batched_grad_copy: bool = False,
+        forward_sync_buffers: bool | None = None,
     ):  # fmt: skip
         super().__init__()
         Joinable.__init__(self)
-        group = default_group() if process_group is None else chosen(process_group)
-        if group is None:
-            raise ValueError("DistributedDataParallel: this process is not in process_group")
-        self.process_group = group
+        if (delay_all_reduce_named_params is None) != (param_to_hook_all_reduce is None):
+            raise ValueError(
+                "delay_all_reduce_named_params and param_to_hook_all_reduce need to be set at the "
+                "same time."
+            )
+        if mixed_precision is not None:
+            raise ValueError(
+                f"DistributedDataParallel has no mixed_precision, got {mixed_precision!r}: run "
+                "forward under gpunn.autocast"
+            )
+        self.process_group = _group(process_group, device_mesh)
         self.module = module
         self.dim = dim
-        ignored = set(getattr(module, "_ddp_params_and_buffers_to_ignore", ()))
-        self.parameters_to_ignore = ignored
-        self._reduced = _distinct(
-            (n, p) for n, p in module.named_parameters() if p.requires_grad and n not in ignored
-        )
-        self.device = self._check(device_ids)
-        self.device_ids = None if device_ids is None else [self.device.index]
+        self.parameters_to_ignore = set(getattr(module, "_ddp_params_and_buffers_to_ignore", ()))
+        self._late = {name for name, _ in delay_all_reduce_named_params or ()}
+        self._reduced = self._to_reduce()
+        self.device = self._check(device_ids, output_device)
+        self.device_ids = [self.device.index] if device_ids else None
         self.output_device = self.device_ids and (
             self.device.index if output_device is None else output_device
         )
-        self.broadcast_buffers = broadcast_buffers is None or broadcast_buffers
+        if forward_sync_buffers is None:
+            self.forward_sync_buffers = init_buffers = broadcast_buffers is not False
+        else:
+            self.forward_sync_buffers, init_buffers = forward_sync_buffers, True
         self.find_unused_parameters = find_unused_parameters
         self.gradient_as_bucket_view = gradient_as_bucket_view
         self.static_graph = static_graph
-        self.bucket_bytes_cap = int((25 if bucket_cap_mb is None else bucket_cap_mb) * (1 << 20))
+        self.skip_all_reduce_unused_params = skip_all_reduce_unused_params
+        self.bucket_bytes_cap = _bytes(25 if bucket_cap_mb is None else bucket_cap_mb)
+        self.bucket_bytes_cap_list = [_bytes(mb) for mb in bucket_cap_mb_list or ()]
         self.require_backward_grad_sync = self.require_forward_param_sync = True
         self._divide_by_initial_world_size = True
         if init_sync:
             self._check_models_agree()
             self._share(self._listed(module.named_parameters()))
-            self._share(self._listed(module.named_buffers()))
+            if init_buffers:
+                self._share(self._listed(module.named_buffers()))
         self.reducer = self._make_reducer()
 
     # --- construction ---
 
-    def _check(self, device_ids: Sequence[Any] | None) -> Device:
+    def _to_reduce(self) -> list[tuple[str, Tensor]]:
+        """The parameters whose gradients are averaged, with their names."""
+        return _distinct(
+            (n, p) for n, p in self.module.named_parameters()
+            if p.requires_grad and n not in self.parameters_to_ignore
+        )  # fmt: skip
+
+    def _check(self, device_ids: Sequence[Any] | None, output_device: Any) -> Device:
         """The device of the module; errors for what cannot be distributed."""
         if not self._reduced:
             raise RuntimeError(
                 "DistributedDataParallel is not needed when a module doesn't have any parameter "
                 "that requires a gradient."
             )
+        if any(isinstance(p, UninitializedParameter) for _, p in self._reduced):
+            raise RuntimeError(
+                "Modules with uninitialized parameters can't be used with "
+                "`DistributedDataParallel`. Run a dummy forward pass to correctly initialize the "
+                "modules"
+            )
         devices = {p.device for _, p in self._reduced}
         if device_ids is not None and len(device_ids) > 1:
             raise ValueError(
-                "device_ids can only be None or contain a single element: one process per device. "
-                "nn.DataParallel splits a batch over several devices of one process."
+                "device_ids can only be None or contain a single element. There is one process per "
+                "device; nn.DataParallel splits a batch over several devices of one process."
             )
-        if not device_ids:
-            return next(iter(devices))
         kinds = {device.type for device in devices}
-        if len(devices) > 1 or kinds == {"cpu"}:
+        if len(kinds) > 1:
+            raise ValueError(
+                "DistributedDataParallel's input module must be on the same type of devices, but "
+                f"input module parameters locate in {sorted(kinds)}."
+            )
+        if not device_ids and output_device is None:
+            return self._reduced[0][1].device
+        if len(devices) > 1 or kinds == {"cpu"} or not device_ids:
             raise ValueError(
                 "DistributedDataParallel device_ids and output_device arguments only work with "
                 f"single-device/multiple-device GPU modules or CPU modules, but got device_ids "
-                f"{list(device_ids)} and module parameters on {sorted(map(str, devices))}. Leave "
-                "device_ids out for a module on the CPU."
+                f"{device_ids}, output_device {output_device}, and module parameters "
+                f"{sorted(map(str, devices))}. Leave them out for a module on the CPU."
             )
-        return resolve(device_ids[0])
+        return as_device(device_ids[0])
 
     def _listed(self, named: Any) -> list[Tensor]:
         return [t for n, t in _distinct(named) if n not in self.parameters_to_ignore]
 
     def _check_models_agree(self) -> None:
         """RuntimeError on every rank, with the first difference, where models differ."""
-        mine = [(n, tuple(p.shape), str(p.dtype)) for n, p in self._reduced]
+        kinds = {"parameter": self.module.named_parameters(), "buffer": self.module.named_buffers()}
+        tensors = [
+            (kind, name, tuple(t.shape), str(t.dtype), t.requires_grad)
+            for kind, named in kinds.items() for name, t in _distinct(named)
+            if name not in self.parameters_to_ignore
+        ]  # fmt: skip
+        how = {
+            "find_unused_parameters": self.find_unused_parameters,
+            "static_graph": self.static_graph,
+            "bucket_cap_mb": (self.bucket_bytes_cap, self.bucket_bytes_cap_list),
+            "skip_all_reduce_unused_params": self.skip_all_reduce_unused_params,
+        }  # fmt: skip
         parts: list[Any] = [None] * self.process_group.size()
-        all_gather_object(parts, mine, self.process_group)
-        for rank, theirs in enumerate(parts):
-            if theirs != parts[0]:
-                raise RuntimeError(
-                    "DDP expects same model across all ranks, but " + _difference(
-                        self.process_group.ranks[0], parts[0], self.process_group.ranks[rank],
-                        theirs)
-                )  # fmt: skip
+        all_gather_object(parts, (tensors, how), self.process_group)
+        first, ranks = parts[0], self.process_group.ranks
+        for rank, theirs in zip(ranks, parts, strict=True):
+            if theirs != first:
+                told = _difference(ranks[0], first, rank, theirs)
+                raise RuntimeError(f"DDP expects same model across all ranks, but {told}")
 
     def _share(self, tensors: Sequence[Tensor], root: int = 0) -> None:
         """Makes tensors equal those of a rank of the group."""
@@ -145,11 +195,16 @@ class DistributedDataParallel(Module, Joinable):
             id(getattr(m, "weight", None)) for m in self.module.modules()
             if getattr(m, "sparse", False) is True
         }
+        params, names = [p for _, p in self._reduced], [n for n, _ in self._reduced]
+        cap = self.bucket_bytes_cap
+        buckets = make_buckets(
+            params, names, [id(p) in sparse_owners for p in params],
+            self.bucket_bytes_cap_list or [min(FIRST_BYTES, cap), cap],
+            [n in self._late for n in names],
+        )  # fmt: skip
         return Reducer(
-            [p for _, p in self._reduced], [n for n, _ in self._reduced],
-            [id(p) in sparse_owners for _, p in self._reduced], self.process_group,
-            self.bucket_bytes_cap, self.find_unused_parameters, self.gradient_as_bucket_view,
-            self.static_graph,
+            params, names, buckets, self.process_group, self.find_unused_parameters,
+            self.gradient_as_bucket_view, self.static_graph, self.skip_all_reduce_unused_params,
         )  # fmt: skip
 
     # --- forward ---
@@ -164,7 +219,7 @@ class DistributedDataParallel(Module, Joinable):
             self._use_divisor()
         if self._join_config.enable:
             self._tell_joined(reduces)
-        if self.require_forward_param_sync and self.broadcast_buffers:
+        if self.require_forward_param_sync and self.forward_sync_buffers:
             self._share_buffers()
         if self.device_ids:
             inputs, kwargs = _moved(inputs, self.device), _moved(kwargs, self.device)
@@ -215,18 +270,28 @@ class DistributedDataParallel(Module, Joinable):
         """
         if not callable(hook):
             raise TypeError("Communication hook must be callable.")
+        _check_annotation(hook)
         if self.reducer.hook is not None:
             raise RuntimeError(
                 "register_comm_hook or register_builtin_comm_hook can only be called once."
             )
         self.reducer.hook, self.reducer.state = hook, state
 
+    @staticmethod
+    def _set_params_and_buffers_to_ignore_for_model(module: Module, names: Sequence[str]) -> None:
+        """Before wrapping: the ranks keep these of the module as they are, gradients too."""
+        module._ddp_params_and_buffers_to_ignore = list(names)
+
+    def _check_reducer_finalized(self) -> None:
+        """RuntimeError, with names, where the last backward pass did not reach all parameters."""
+        self.reducer.check_finished()
+
     def _set_static_graph(self) -> None:
         """The same as static_graph=True, before training."""
         self.static_graph = self.reducer.static = True
 
     def _get_ddp_logging_data(self) -> dict[str, Any]:
-        """What the last backward pass took, in seconds, and how the buckets are cut."""
+        """What the last backward pass took, in nanoseconds, and how the buckets are cut."""
         sizes = [b.flat.array.nbytes for b in self.reducer.buckets]
         return {
             **self.reducer.timing, "world_size": self.process_group.size(),
@@ -259,10 +324,7 @@ class DistributedDataParallel(Module, Joinable):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.process_group = default_group()
-        self._reduced = _distinct(
-            (n, p) for n, p in self.module.named_parameters()
-            if p.requires_grad and n not in self.parameters_to_ignore
-        )  # fmt: skip
+        self._reduced = self._to_reduce()
         self.reducer = self._make_reducer()
 
     # --- uneven inputs ---
@@ -330,7 +392,7 @@ class _DDPJoinHook(JoinHook):
         ddp = self.ddp
         ddp._use_divisor()
         reduces = ddp._tell_joined(False)
-        if ddp.require_forward_param_sync and ddp.broadcast_buffers:
+        if ddp.require_forward_param_sync and ddp.forward_sync_buffers:
             buffers = ddp._listed(ddp.module.named_buffers())
             if buffers:
                 ddp._share(buffers, ddp._lowest(ddp.process_group.size()))
@@ -360,17 +422,54 @@ def _distinct(named: Any) -> list[tuple[str, Tensor]]:
     return list(found.values())
 
 
-def _difference(rank: int, a: list[Any], other: int, b: list[Any]) -> str:
-    """The first difference of two models' parameters."""
+def _difference(rank: int, first: Any, other: int, theirs: Any) -> str:
+    """The first difference of two models: of their tensors, or of how they are reduced."""
+    (a, how), (b, others) = first, theirs
     if len(a) != len(b):
-        names = {n for n, *_ in a} ^ {n for n, *_ in b}
-        text = f"rank {rank} has {len(a)} params, while rank {other} has {len(b)} params"
-        return text + (f": not in both are {', '.join(sorted(names)[:5])}" if names else "")
-    one, two = next((x, y) for x, y in zip(a, b, strict=True) if x != y)
-    return (
-        f"parameter {one[0]} of rank {rank} is {one[2]} of shape {list(one[1])}, and rank {other} "
-        f"has {two[0]}, {two[2]} of shape {list(two[1])}, in its place"
-    )
+        counts = [sum(kind == "parameter" for kind, *_ in part) for part in (a, b)]
+        names = {n for _, n, *_ in a} ^ {n for _, n, *_ in b}
+        text = f"rank {rank} has {counts[0]} params, while rank {other} has {counts[1]} params"
+        return text + (f"; not on both are {', '.join(sorted(names)[:5])}" if names else "")
+    for one, two in zip(a, b, strict=True):
+        if one != two:
+            return f"rank {rank} has {_told(*one)}, and rank {other} in its place {_told(*two)}"
+    name = next(key for key in how if how[key] != others[key])
+    return f"rank {rank} was given {name}={how[name]}, rank {other} {name}={others[name]}"
+
+
+def _told(kind: str, name: str, shape: tuple[int, ...], dtype: str, requires_grad: bool) -> str:
+    frozen = "" if requires_grad or kind == "buffer" else ", without gradient"
+    return f"the {kind} {name} of shape {list(shape)}, {dtype}{frozen}"
+
+
+def _bytes(mebibytes: float) -> int:
+    return int(mebibytes * (1 << 20))
+
+
+def _group(process_group: ProcessGroup | None, device_mesh: Any) -> ProcessGroup:
+    """The group of the ranks; errors for both arguments at once, and for one without this rank."""
+    if process_group is not None and device_mesh is not None:
+        raise RuntimeError("Cannot specify both process_group and device_mesh arguments.")
+    if device_mesh is not None:
+        if device_mesh.ndim != 1:
+            raise RuntimeError(f"Only 1D device mesh is supported, but got {device_mesh}.")
+        process_group = device_mesh.get_group(mesh_dim=0)
+    found = chosen(process_group)
+    if found is None:
+        raise ValueError("DistributedDataParallel: this process is not in process_group")
+    return found
+
+
+def _check_annotation(hook: Callable[..., Any]) -> None:
+    """ValueError in PyTorch's words for a hook that says it takes something else than a bucket."""
+    try:
+        bucket = inspect.signature(hook).parameters.get("bucket")
+    except ValueError:  # a built-in
+        return
+    if bucket and bucket.annotation not in (inspect.Parameter.empty, GradBucket, Any) and (
+        "GradBucket" not in str(bucket.annotation)
+    ):  # fmt: skip
+        raise ValueError("Communication hook: bucket annotation should be dist.GradBucket.")
 
 
 def _tensors(obj: Any) -> list[Tensor]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.autograd.graph import namespace as _namespace
 from gpunn.distributed.algorithms.ddp_comm_hooks.default_hooks import mean
 from gpunn.distributed.collectives import all_reduce
 from gpunn.distributed.group import ProcessGroup, default_group
@@ -72,13 +73,18 @@ class PowerSGDState:
 
 
 def _orthogonal(p: Any, epsilon: float) -> None:
-    """Makes the columns of p orthonormal, one after the other, in place."""
+    """Makes the columns of p orthonormal, in place; with `epsilon` by Gram and Schmidt's way."""
+    wide = p.astype(np.float32) if p.dtype.itemsize == 2 else p
+    if epsilon == 0:  # Householder's way has no division by the length of a column of zeros
+        p[...] = _namespace(p).linalg.qr(wide)[0]
+        return
     for k in range(p.shape[1]):
-        column = p[:, k]
+        column = wide[:, k]
         column /= (column * column).sum() ** 0.5 + epsilon
         if k + 1 < p.shape[1]:
-            rest = p[:, k + 1 :]
+            rest = wide[:, k + 1 :]
             rest -= column[:, None] * (column @ rest)[None, :]
+    p[...] = wide
 
 
 def _split(state: PowerSGDState, bucket: Any) -> tuple[list[Any], list[tuple[Any, int]]]:
@@ -93,11 +99,13 @@ def _split(state: PowerSGDState, bucket: Any) -> tuple[list[Any], list[tuple[Any
     return whole, matrices
 
 
-def _starts(state: PowerSGDState, index: int, matrices: list[tuple[Any, int]], xp: Any) -> Any:
+def _starts(
+    state: PowerSGDState, index: int, step: int, matrices: list[tuple[Any, int]], xp: Any
+) -> Any:
     """The right matrices to start from: the last ones, or the same random ones on all ranks."""
     found = state.q_memory.get(index)
     if found is None or not state.warm_start:
-        draw = np.random.default_rng(state.random_seed + state.iter * 1009 + index)
+        draw = np.random.default_rng((state.random_seed, step, index))
         found = [
             xp.asarray(draw.standard_normal((m.shape[1], rank)).astype(m.dtype))
             for m, rank in matrices
@@ -119,16 +127,16 @@ def powerSGD_hook(state: PowerSGDState, bucket: Any) -> Future[Tensor]:  # noqa:
     """
     group = default_group() if state.process_group is None else state.process_group
     buffer = bucket.buffer()
-    if bucket.is_last():
-        state.iter += 1
-    if state.iter < state.start_powerSGD_iter:
+    step = state.iter
+    state.iter += bucket.is_last()  # the buckets of a step come in the same order on all ranks
+    if step < state.start_powerSGD_iter:
         return mean(group, buffer)
     index, xp, size = bucket.index(), buffer.device.xp, group.size()
     if state.use_error_feedback and index in state.error_dict:
         buffer.array[...] += state.error_dict[index]
     mine = buffer.array.copy() if state.use_error_feedback else None
     whole, matrices = _split(state, bucket)
-    rights = _starts(state, index, matrices, xp)
+    rights = _starts(state, index, step, matrices, xp)
     lefts = [m @ q for (m, _), q in zip(matrices, rights, strict=True)]
 
     def sum_of(arrays: list[Any]) -> Future[Any]:
