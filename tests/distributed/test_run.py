@@ -84,7 +84,8 @@ def test_options_of_torchrun_and_two_machines(tmp_path):
 
 
 def test_the_script_of_the_readme_trains(tmp_path):
-    (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"```py\n(# train.py\n.*?)```", text, re.DOTALL)
     code, out, err = ended(launch(tmp_path, block, "--nproc", "2"))
     assert code == 0, err
     losses = [float(line.split()[-1]) for line in out]
