@@ -58,9 +58,9 @@ def parse_backend(backend: str | None) -> dict[str, str]:
         engines = {"cuda": "nccl"} if text == "nccl" else {"cpu": text, "cuda": text}
     for kind, engine in engines.items():
         if engine not in ("gloo", "mpi", "nccl") or kind not in ("cpu", "cuda"):
-            raise ValueError(
-                f"Unknown c10d backend type {engine.upper()}: init_process_group got "
-                f"backend={backend!r}; there are 'gloo' (CPU, over TCP), 'mpi' and 'nccl' (GPUs)"
+            raise AssertionError(
+                f"Unknown backend type {engine}: init_process_group got backend={backend!r}; there "
+                "are 'gloo' (CPU, over TCP), 'mpi' and 'nccl' (GPUs)"
             )
         if engine == "nccl" and kind == "cpu":
             raise ValueError("the nccl backend moves arrays of GPUs only: use 'cpu:gloo,cuda:nccl'")
@@ -206,6 +206,7 @@ class _Table:
         self.made = 0
         self.local: Counter[str] = Counter()
         self.hooked = False
+        self.meetings: list[Any] = []
 
 
 table = _Table()
@@ -284,8 +285,9 @@ def init_process_group(
     Or `store`, with rank= and world_size=. `timeout` (30 minutes): how long an operation may take
     before it raises; a rank that is gone is noticed within seconds. `pg_options` is accepted and
     changes nothing; `device_id` becomes the current CUDA device.
-    ValueError: what is missing, a second call. AssertionError: `store` with `init_method`, or
-    without rank and world size. DistBackendError: ranks that do not come.
+    ValueError: what is missing, a second call. AssertionError: a backend that there is not,
+    `store` with `init_method` or without rank and world size. DistBackendError: ranks that do not
+    come.
     Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.init_process_group
 
     >>> dist = gpunn.distributed
@@ -296,6 +298,7 @@ def init_process_group(
     """
     from gpunn.distributed.rendezvous import connect as meet
     from gpunn.distributed.rendezvous import under_mpi_alone
+    from gpunn.distributed.store import PrefixStore
     from gpunn.distributed.watch import Watch
 
     if table.default is not None:
@@ -313,6 +316,8 @@ def init_process_group(
             raise AssertionError("rank must be non-negative if using store")
     else:
         store, rank, world_size = meet(init_method, rank, world_size, timeout)
+        table.meetings.append(store)  # rank 0 serves it to the end, for those who meet there again
+    store = PrefixStore(f"job {store.add(f'jobs/{rank}', 1)}", store)
     if device_id is not None:
         from gpunn import cuda
 

@@ -40,17 +40,21 @@ def get_world_size(group: ProcessGroup | None = None) -> int:
 
 
 def get_backend(group: ProcessGroup | None = None) -> Backend:
-    """The name of the group's engine."""
+    """The name of the group's engine, "custom" where it has several."""
+    return Backend(_member(group).name())
+
+
+def _member(group: ProcessGroup | None) -> ProcessGroup:
+    """The group; ValueError where this process is not in it."""
     found = chosen(group)
     if found is None:
         raise ValueError("Invalid process group specified: this process is not in it")
-    return Backend(found.name())
+    return found
 
 
 def get_backend_config(group: ProcessGroup | None = None) -> str:
     """The engine of each device type: "cpu:gloo,cuda:nccl"."""
-    found = chosen(group)
-    assert found is not None
+    found = _member(group)
     return ",".join(f"{kind}:{engine}" for kind, engine in found.engines.items())
 
 
@@ -65,9 +69,7 @@ def get_default_backend_for_device(device: Any) -> str:
 
 def get_process_group_ranks(group: ProcessGroup | None) -> list[int]:
     """The global ranks of the group, in the order of their ranks within it."""
-    found = chosen(group)
-    assert found is not None
-    return list(found.ranks)
+    return list(_member(group).ranks)
 
 
 def get_group_rank(group: ProcessGroup, global_rank: int) -> int:
@@ -98,8 +100,8 @@ def get_node_local_rank(fallback_rank: int | None = None) -> int:
 
 
 def get_pg_count() -> int:
-    """How many groups there are."""
-    return len(table.groups)
+    """How many groups of all ranks' making there were, the default one among them."""
+    return table.made
 
 
 def is_gloo_available() -> bool:
@@ -158,7 +160,11 @@ def new_subgroups(
     world = get_world_size(group)
     if group_size <= 0:
         raise ValueError(f"The arg 'group_size' ({group_size}) must be positive")
-    if world < group_size or world % group_size:
+    if world < group_size:
+        raise ValueError(
+            f"The arg 'group_size' ({group_size}) must not exceed the world size ({world})"
+        )
+    if world % group_size:
         raise ValueError(f"The world size ({world}) must be divisible by 'group_size={group_size}'")
     members = get_process_group_ranks(group)
     parts = [members[k : k + group_size] for k in range(0, world, group_size)]
@@ -175,9 +181,14 @@ def new_subgroups_by_enumeration(
     """
     if not ranks_per_subgroup_list:
         raise ValueError("The arg 'ranks_per_subgroup_list' cannot be empty")
-    named = [r for ranks in ranks_per_subgroup_list for r in ranks]
-    if len(set(named)) != len(named):
-        raise ValueError(f"Rank has appeared in more than one subgroup: {ranks_per_subgroup_list}")
+    seen: dict[int, Sequence[int]] = {}
+    for ranks in ranks_per_subgroup_list:
+        for rank in ranks:
+            if rank in seen:
+                raise ValueError(
+                    f"Rank {rank} has appeared in both subgroup {seen[rank]} and {ranks}"
+                )
+        seen.update(dict.fromkeys(ranks, ranks))
     made = [
         new_group(ranks, timeout, backend, pg_options, group_desc=group_desc)
         for ranks in ranks_per_subgroup_list

@@ -284,7 +284,7 @@ def test_wrong_calls_are_refused_as_by_pytorch():
     alike(2, ERRORS)
 
 
-@pytest.mark.parametrize("backend", ["gloo", "mpi"])
-def test_what_goes_beyond_pytorchs_gloo(backend):
-    for found in ours(3, OURS, backend):
+@pytest.mark.parametrize("ranks, backend", [(2, "gloo"), (4, "gloo"), (3, "mpi")])
+def test_what_goes_beyond_pytorchs_gloo(ranks, backend):
+    for found in ours(ranks, OURS, backend):
         assert all(f.get("has") for f in found), found

@@ -89,9 +89,10 @@ def host(x):
     return [host(v) for v in x] if isinstance(x, (list, tuple)) else x.cpu().tolist()
 
 
-DTYPES = (
-    ["float32", "float64", "float16", "bfloat16", "int8", "uint8", "int32", "int64", "complex64", "complex128", "bool"]
-)
+DTYPES = [
+    "float32", "float64", "float16", "bfloat16", "int8", "uint8", "int32", "int64", "complex64",
+    "complex128", "bool",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
