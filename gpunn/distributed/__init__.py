@@ -104,4 +104,6 @@ _ON_FIRST_USE = ("algorithms", "autograd", "optim", "rpc")
 def __getattr__(name: str) -> Any:
     if name in _ON_FIRST_USE:
         return importlib.import_module(f"gpunn.distributed.{name}")
+    if name == "GradBucket":
+        return importlib.import_module("gpunn.nn.parallel.bucket").GradBucket
     raise AttributeError(f"module 'gpunn.distributed' has no attribute '{name}'")

@@ -113,7 +113,7 @@ class Join:
             if active == 0:
                 break
             if self._throw:
-                _raise_early()
+                raise RuntimeError(f"Rank {first.join_process_group.rank()} exhausted all inputs.")
             last = False
             rounds += 1
             if rounds == 1000:
@@ -147,7 +147,9 @@ class Join:
         active = _count(joinable, 1)
         joinable._join_active = active
         if config.throw and active < joinable.join_process_group.size():
-            _raise_early()
+            raise RuntimeError(
+                "Detected at least one rank that exhausted inputs. Throwing across all ranks."
+            )
         return _Counted()
 
 
@@ -164,9 +166,3 @@ def _count(joinable: Joinable, mine: int) -> int:
     ones: Tensor = wrap(device.xp.full(1, mine, np.int32), device)
     all_reduce(ones, group=joinable.join_process_group)
     return int(ones.item())
-
-
-def _raise_early() -> None:
-    raise RuntimeError(
-        "Detected at least one rank that exhausted inputs. Throwing across all ranks."
-    )

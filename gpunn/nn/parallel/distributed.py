@@ -236,8 +236,8 @@ class DistributedDataParallel(Module, Joinable):
         if not buffers:
             return
         root = 0
-        if self._join_config.enable:  # rank 0 may be done: the lowest rank that is not
-            root = self._lowest(self.process_group.rank())
+        if self._join_config.enable:  # rank 0 may be done: as in PyTorch, the highest that is not
+            root = self._highest(self.process_group.rank())
         self._share(buffers, root)
 
     @contextlib.contextmanager
@@ -368,10 +368,10 @@ class DistributedDataParallel(Module, Joinable):
         all_reduce(told, group=self.process_group)
         return bool(told.item())
 
-    def _lowest(self, rank: int) -> int:
-        """The lowest rank that still has data."""
+    def _highest(self, rank: int) -> int:
+        """The highest of the ranks that name themselves."""
         found = self._one(rank)
-        all_reduce(found, ReduceOp.MIN, group=self.process_group)
+        all_reduce(found, ReduceOp.MAX, group=self.process_group)
         return int(found.item())
 
     def _use_divisor(self) -> None:
@@ -395,7 +395,7 @@ class _DDPJoinHook(JoinHook):
         if ddp.require_forward_param_sync and ddp.forward_sync_buffers:
             buffers = ddp._listed(ddp.module.named_buffers())
             if buffers:
-                ddp._share(buffers, ddp._lowest(ddp.process_group.size()))
+                ddp._share(buffers, ddp._highest(-1))
         ddp.require_forward_param_sync = reduces
         if reduces:
             ddp.reducer.shadow()
@@ -403,11 +403,10 @@ class _DDPJoinHook(JoinHook):
     def post_hook(self, is_last_joiner: bool) -> None:
         """All are done: the parameters and buffers of a rank that was done last become all's."""
         ddp = self.ddp
-        last = ddp._lowest(
-            ddp.process_group.rank() if is_last_joiner else ddp.process_group.size()
-        )
+        last = ddp._highest(ddp.process_group.rank() if is_last_joiner else -1)
         ddp._share(ddp._listed(ddp.module.named_parameters()), last)
-        ddp._share(ddp._listed(ddp.module.named_buffers()), last)
+        if ddp.forward_sync_buffers:
+            ddp._share(ddp._listed(ddp.module.named_buffers()), last)
         ddp.reducer.divisor = ddp.process_group.size()
 
 
@@ -466,9 +465,10 @@ def _check_annotation(hook: Callable[..., Any]) -> None:
         bucket = inspect.signature(hook).parameters.get("bucket")
     except ValueError:  # a built-in
         return
-    if bucket and bucket.annotation not in (inspect.Parameter.empty, GradBucket, Any) and (
-        "GradBucket" not in str(bucket.annotation)
-    ):  # fmt: skip
+    wanted = bucket.annotation if bucket else inspect.Parameter.empty
+    if wanted not in (inspect.Parameter.empty, GradBucket, Any) and not (
+        str(wanted).endswith(("GradBucket", "Any"))  # a name, where annotations are not evaluated
+    ):
         raise ValueError("Communication hook: bucket annotation should be dist.GradBucket.")
 
 

@@ -207,7 +207,9 @@ class Reducer:
             return step
 
         what = f"all_reduce of {bucket.title()}"
-        return run(what, self.group, flat, [flat], True, prepare)
+        work = run(what, self.group, flat, [flat], True, prepare)
+        assert work is not None
+        return work.get_future()
 
     def _reduce_sparse(self, bucket: Bucket) -> Any:
         """Sparse gradients: the places and values of all ranks one after the other."""

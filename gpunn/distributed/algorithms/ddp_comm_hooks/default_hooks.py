@@ -12,6 +12,7 @@ from gpunn import dtypes
 from gpunn.distributed.collectives import all_reduce
 from gpunn.distributed.group import ProcessGroup, default_group
 from gpunn.futures import Future
+from gpunn.nn.parallel.bucket import GradBucket
 from gpunn.tensor import Tensor
 
 __all__ = [
@@ -29,7 +30,7 @@ def mean(group: ProcessGroup | None, tensor: Tensor) -> Future[Tensor]:
     return work.get_future().then(lambda done: done.value()[0])
 
 
-def allreduce_hook(process_group: ProcessGroup | None, bucket: Any) -> Future[Tensor]:
+def allreduce_hook(process_group: ProcessGroup | None, bucket: GradBucket) -> Future[Tensor]:
     """The mean over the ranks: what DistributedDataParallel does without a hook.
 
     Source: https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html#torch.distributed.algorithms.ddp_comm_hooks.default_hooks.allreduce_hook
@@ -37,14 +38,16 @@ def allreduce_hook(process_group: ProcessGroup | None, bucket: Any) -> Future[Te
     return mean(process_group, bucket.buffer())
 
 
-def _compressed(process_group: ProcessGroup | None, bucket: Any, dtype: Any) -> Future[Tensor]:
+def _compressed(
+    process_group: ProcessGroup | None, bucket: GradBucket, dtype: Any
+) -> Future[Tensor]:
     """The mean, sent in another dtype."""
     buffer = bucket.buffer()
     sent = mean(process_group, buffer.to(dtype))
     return sent.then(lambda done: buffer.copy_(done.value()))
 
 
-def fp16_compress_hook(process_group: ProcessGroup | None, bucket: Any) -> Future[Tensor]:
+def fp16_compress_hook(process_group: ProcessGroup | None, bucket: GradBucket) -> Future[Tensor]:
     """The mean, sent as float16: half of the bytes of float32.
 
     Source: https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html#torch.distributed.algorithms.ddp_comm_hooks.default_hooks.fp16_compress_hook
@@ -52,7 +55,7 @@ def fp16_compress_hook(process_group: ProcessGroup | None, bucket: Any) -> Futur
     return _compressed(process_group, bucket, dtypes.float16)
 
 
-def bf16_compress_hook(process_group: ProcessGroup | None, bucket: Any) -> Future[Tensor]:
+def bf16_compress_hook(process_group: ProcessGroup | None, bucket: GradBucket) -> Future[Tensor]:
     """The mean, sent as bfloat16: half of the bytes of float32, and its range.
 
     Source: https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html#torch.distributed.algorithms.ddp_comm_hooks.default_hooks.bf16_compress_hook
@@ -61,7 +64,7 @@ def bf16_compress_hook(process_group: ProcessGroup | None, bucket: Any) -> Futur
 
 
 def _wrapper(hook: Callable[..., Future[Tensor]], dtype: Any) -> Callable[..., Future[Tensor]]:
-    def wrapped(state: Any, bucket: Any) -> Future[Tensor]:
+    def wrapped(state: Any, bucket: GradBucket) -> Future[Tensor]:
         buffer = bucket.buffer()
         bucket.set_buffer(buffer.to(dtype))
         return hook(state, bucket).then(lambda done: buffer.copy_(done.value()))

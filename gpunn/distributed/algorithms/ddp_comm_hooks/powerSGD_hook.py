@@ -17,6 +17,7 @@ from gpunn.distributed.algorithms.ddp_comm_hooks.default_hooks import mean
 from gpunn.distributed.collectives import all_reduce
 from gpunn.distributed.group import ProcessGroup, default_group
 from gpunn.futures import Future
+from gpunn.nn.parallel.bucket import GradBucket
 from gpunn.tensor import Tensor, wrap
 
 __all__ = ["PowerSGDState", "powerSGD_hook"]
@@ -59,8 +60,11 @@ class PowerSGDState:
         self.q_memory: dict[int, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickle: the process group stays behind."""
+        """For pickle: the process group stays behind, and becomes the default one."""
         return {**self.__dict__, "process_group": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, process_group=default_group())
 
     def _low_rank(self, shape: tuple[int, ...]) -> int:
         """The rank to compress a gradient of this shape to; 0: it is sent whole."""
@@ -87,7 +91,7 @@ def _orthogonal(p: Any, epsilon: float) -> None:
     p[...] = wide
 
 
-def _split(state: PowerSGDState, bucket: Any) -> tuple[list[Any], list[tuple[Any, int]]]:
+def _split(state: PowerSGDState, bucket: GradBucket) -> tuple[list[Any], list[tuple[Any, int]]]:
     """The bucket's gradients that are sent whole, and the others as matrices with their ranks."""
     whole, matrices = [], []
     for g in bucket.gradients():
@@ -115,7 +119,7 @@ def _starts(
     return found
 
 
-def powerSGD_hook(state: PowerSGDState, bucket: Any) -> Future[Tensor]:  # noqa: N802
+def powerSGD_hook(state: PowerSGDState, bucket: GradBucket) -> Future[Tensor]:  # noqa: N802
     """The mean over the ranks, approximately: matrices go as thin factors, the rest as it is.
 
     Source: https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html#torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook.powerSGD_hook
