@@ -34,6 +34,7 @@ from gpunn.distributed.errors import (
     DistError,
     DistNetworkError,
     DistStoreError,
+    QueueEmptyError,
 )
 from gpunn.distributed.group import (
     Backend,
@@ -57,8 +58,10 @@ from gpunn.distributed.objects import (
     send_object_list,
 )
 from gpunn.distributed.queries import (
+    DebugLevel,
     get_backend,
     get_backend_config,
+    get_debug_level,
     get_default_backend_for_device,
     get_global_rank,
     get_group_rank,
@@ -76,29 +79,38 @@ from gpunn.distributed.queries import (
     is_xccl_available,
     new_subgroups,
     new_subgroups_by_enumeration,
+    set_debug_level,
+    set_debug_level_from_env,
+    split_group,
+    supports_complex,
 )
+from gpunn.distributed.rendezvous import rendezvous
 from gpunn.distributed.store import FileStore, HashStore, PrefixStore, Store, TCPStore
 from gpunn.distributed.work import Work
 
+reduce_op = ReduceOp  # its older name
+
 __all__ = [
-    "Backend", "DistBackendError", "DistError", "DistNetworkError", "DistStoreError", "FileStore",
-    "GroupMember", "HashStore", "P2POp", "PrefixStore", "ProcessGroup", "RedOpType", "ReduceOp",
-    "Store", "TCPStore", "Work", "all_gather", "all_gather_coalesced", "all_gather_into_tensor",
-    "all_gather_object", "all_gather_single", "all_reduce", "all_reduce_coalesced", "all_to_all",
-    "all_to_all_single", "barrier", "batch_isend_irecv", "broadcast", "broadcast_object_list",
-    "default_pg_timeout", "destroy_process_group", "gather", "gather_object", "get_backend",
-    "get_backend_config", "get_default_backend_for_device", "get_global_rank", "get_group_rank",
-    "get_node_local_rank", "get_pg_count", "get_process_group_ranks", "get_rank",
-    "get_world_size", "group", "init_process_group", "irecv", "is_available",
-    "is_backend_available", "is_gloo_available", "is_initialized", "is_mpi_available",
-    "is_nccl_available", "is_torchelastic_launched", "is_ucc_available", "is_xccl_available",
-    "isend", "monitored_barrier", "new_group", "new_subgroups", "new_subgroups_by_enumeration",
-    "recv", "recv_object_list", "reduce", "reduce_scatter", "reduce_scatter_single",
-    "reduce_scatter_tensor", "scatter", "scatter_object_list", "send",
-    "send_object_list",
+    "Backend", "DebugLevel", "DistBackendError", "DistError", "DistNetworkError", "DistStoreError",
+    "FileStore", "GroupMember", "HashStore", "P2POp", "PrefixStore", "ProcessGroup",
+    "QueueEmptyError", "RedOpType", "ReduceOp", "Store", "TCPStore", "Work", "all_gather",
+    "all_gather_coalesced", "all_gather_into_tensor", "all_gather_object", "all_gather_single",
+    "all_reduce", "all_reduce_coalesced", "all_to_all", "all_to_all_single", "barrier",
+    "batch_isend_irecv", "broadcast", "broadcast_object_list", "default_pg_timeout",
+    "destroy_process_group", "gather", "gather_object", "get_backend", "get_backend_config",
+    "get_debug_level", "get_default_backend_for_device", "get_global_rank", "get_group_rank",
+    "get_node_local_rank", "get_pg_count", "get_process_group_ranks", "get_rank", "get_world_size",
+    "group", "init_process_group", "irecv", "is_available", "is_backend_available",
+    "is_gloo_available", "is_initialized", "is_mpi_available", "is_nccl_available",
+    "is_torchelastic_launched", "is_ucc_available", "is_xccl_available", "isend",
+    "monitored_barrier", "new_group", "new_subgroups", "new_subgroups_by_enumeration", "recv",
+    "recv_object_list", "reduce", "reduce_op", "reduce_scatter", "reduce_scatter_single",
+    "reduce_scatter_tensor", "rendezvous", "scatter", "scatter_object_list", "send",
+    "send_object_list", "set_debug_level", "set_debug_level_from_env", "split_group",
+    "supports_complex",
 ]  # fmt: skip
 
-_ON_FIRST_USE = ("algorithms", "autograd", "optim", "rpc")
+_ON_FIRST_USE = ("algorithms", "autograd", "distributed_c10d", "optim", "rpc")
 
 
 def __getattr__(name: str) -> Any:

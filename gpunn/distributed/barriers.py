@@ -11,9 +11,11 @@ from typing import Any
 
 from gpunn.device import resolve
 from gpunn.distributed.arrays import outside
-from gpunn.distributed.errors import DistBackendError
+from gpunn.distributed.errors import DistStoreError
 from gpunn.distributed.group import ProcessGroup, checked_timeout, chosen
 from gpunn.distributed.work import Work
+
+_GRACE = timedelta(seconds=1)  # that rank 0 may have begun later than another rank
 
 
 def barrier(
@@ -55,11 +57,7 @@ def monitored_barrier(
     prefix = f"{found.group_name}/monitored_barrier/{found.next_number()}"
     found.store.set(f"{prefix}/{found.rank()}", b"here")
     if found.rank() != 0:
-        found.store.wait([f"{prefix}/done"], wait)
-        answer = found.store.get(f"{prefix}/done").decode()
-        if answer:
-            raise RuntimeError(f"monitored_barrier: rank 0 reports: {answer}")
-        return None
+        return _told(found, prefix, wait)
     missing = _missing(found, prefix, wait, wait_all_ranks)
     text = ""
     if missing:
@@ -74,18 +72,30 @@ def monitored_barrier(
     return None
 
 
+def _told(found: ProcessGroup, prefix: str, wait: timedelta) -> None:
+    """Waits for what rank 0 found, which takes it as long."""
+    try:
+        found.store.wait([f"{prefix}/done"], wait + _GRACE)
+    except DistStoreError:
+        raise RuntimeError(
+            f"Rank {found.rank()} successfully reached monitoredBarrier, but received errors while "
+            f"waiting for send/recv from rank 0 for {wait + _GRACE}. Please check rank 0 logs for "
+            "faulty rank."
+        ) from None
+    answer = found.store.get(f"{prefix}/done").decode()
+    if answer:
+        raise RuntimeError(f"monitored_barrier: rank 0 reports: {answer}")
+
+
 def _missing(found: ProcessGroup, prefix: str, wait: timedelta, all_of_them: bool) -> list[int]:
     """The ranks of which there is no sign in the store when the time is over."""
-
     deadline = time.monotonic() + wait.total_seconds()
     missing = []
     for r in range(1, found.size()):
         left = max(deadline - time.monotonic(), 0.01)
         try:
             found.store.wait([f"{prefix}/{r}"], timedelta(seconds=left))
-        except DistBackendError:
-            raise
-        except RuntimeError:
+        except DistStoreError:
             missing.append(r)
             if not all_of_them:
                 break

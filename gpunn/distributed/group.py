@@ -206,7 +206,6 @@ class _Table:
         self.made = 0
         self.local: Counter[str] = Counter()
         self.hooked = False
-        self.meetings: list[Any] = []
 
 
 table = _Table()
@@ -314,10 +313,10 @@ def init_process_group(
             raise AssertionError("world_size must be positive if using store")
         if rank < 0:
             raise AssertionError("rank must be non-negative if using store")
+        # Each time with keys of its own, where the same store serves several jobs.
+        store = PrefixStore(f"job {store.add(f'jobs/{rank}', 1)}", store)
     else:
         store, rank, world_size = meet(init_method, rank, world_size, timeout)
-        table.meetings.append(store)  # rank 0 serves it to the end, for those who meet there again
-    store = PrefixStore(f"job {store.add(f'jobs/{rank}', 1)}", store)
     if device_id is not None:
         from gpunn import cuda
 

@@ -5,6 +5,7 @@ Source: https://docs.pytorch.org/docs/stable/distributed.html
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -144,6 +145,88 @@ def is_backend_available(backend: str) -> bool:
 def is_torchelastic_launched() -> bool:
     """Whether the launcher started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def supports_complex(reduceOp: Any) -> bool:  # noqa: N803
+    """Whether an operation combines complex numbers: the sum and the mean.
+
+    >>> dist = gpunn.distributed
+    >>> dist.supports_complex(dist.ReduceOp.SUM), dist.supports_complex(dist.ReduceOp.MAX)
+    (True, False)
+    """
+    return reduceOp.name in ("SUM", "AVG")
+
+
+class DebugLevel(enum.Enum):
+    """What TORCH_DISTRIBUTED_DEBUG asks for; read by scripts, it changes nothing here.
+
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch-distributed-debug
+    """
+
+    OFF = 0
+    INFO = 1
+    DETAIL = 2
+
+
+_debug: list[DebugLevel] = []
+
+
+def get_debug_level() -> DebugLevel:
+    """What `set_debug_level` set, or else the environment variable TORCH_DISTRIBUTED_DEBUG.
+
+    >>> gpunn.distributed.get_debug_level()
+    <DebugLevel.OFF: 0>
+    """
+    if not _debug:
+        set_debug_level_from_env()
+    return _debug[0]
+
+
+def set_debug_level(level: DebugLevel) -> None:
+    """What `get_debug_level` tells from now on."""
+    _debug[:] = [level]
+
+
+def set_debug_level_from_env() -> None:
+    """Reads TORCH_DISTRIBUTED_DEBUG: OFF, INFO or DETAIL; RuntimeError for another word."""
+    text = os.environ.get("TORCH_DISTRIBUTED_DEBUG", "OFF")
+    if text.upper() not in DebugLevel.__members__:
+        raise RuntimeError(
+            "The value of TORCH_DISTRIBUTED_DEBUG must be one of `OFF`, `INFO`, or `DETAIL`: got "
+            f"{text!r}"
+        )
+    set_debug_level(DebugLevel[text.upper()])
+
+
+def split_group(
+    parent_pg: ProcessGroup | None = None, split_ranks: Sequence[Sequence[int]] | None = None,
+    timeout: timedelta | None = None, pg_options: Any = None, group_desc: str | None = None,
+    backend: str | None = None,
+) -> ProcessGroup | None:  # fmt: skip
+    """This rank's group where `parent_pg` is split into `split_ranks`, given as its own ranks.
+
+    All ranks of the parent call it; one that is in no part gets None. ValueError for no parts.
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.split_group
+
+    >>> dist = gpunn.distributed
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> dist.split_group(split_ranks=[[0]]).size()
+    1
+    >>> dist.destroy_process_group()
+    """
+    if not split_ranks:
+        raise ValueError("split_ranks cannot be None or empty")
+    members = get_process_group_ranks(parent_pg)
+    parts = [[members[r] for r in ranks] for ranks in split_ranks]
+    if len({r for part in parts for r in part}) != sum(map(len, parts)):
+        raise ValueError("split_ranks cannot have duplicate ranks across groups")
+    mine = next((part for part in parts if get_rank() in part), None)
+    if mine is None:
+        return None
+    return new_group(
+        mine, timeout, backend, use_local_synchronization=True, group_desc=group_desc,
+        sort_ranks=False,
+    )  # fmt: skip
 
 
 def new_subgroups(

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlparse
@@ -58,6 +58,26 @@ def connect(
         else:
             store = _from_address(url.hostname, url.port, rank, world_size, timeout)
     return store, rank, world_size
+
+
+def rendezvous(
+    url: str, rank: int = -1, world_size: int = -1, **options: Any
+) -> Iterator[tuple[Store, int, int]]:
+    """Yields (store, rank, world size) for an address, as `init_process_group` finds them.
+
+    `options`: `timeout`, a timedelta. RuntimeError for an address of another kind, and where a
+    second meeting is asked for.
+    Source: https://docs.pytorch.org/docs/stable/distributed.html#initialization
+
+    >>> url = "tcp://127.0.0.1:0"
+    >>> store, rank, size = next(gpunn.distributed.rendezvous(url, rank=0, world_size=1))
+    >>> rank, size
+    (0, 1)
+    """
+    if not isinstance(url, str):
+        raise RuntimeError(f"`url` must be a string. {type(url)}: {url}")
+    yield connect(url, rank, world_size, options.get("timeout", timedelta(minutes=30)))
+    raise RuntimeError(f"Unable to perform rerendezvous using {url.partition(':')[0]}:// method")
 
 
 def _wrong(scheme: str, why: str) -> ValueError:

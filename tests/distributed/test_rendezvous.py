@@ -1,16 +1,17 @@
 """Processes find each other by environment variables, addresses and files."""
 
+import importlib
 import threading
 from datetime import timedelta
 
 import pytest
 
-from gpunn.distributed import rendezvous
 from gpunn.distributed.errors import DistStoreError
 from gpunn.distributed.rendezvous import connect
 from tests.distributed.ranks import free_port, run_ranks
 
 TIMEOUT = timedelta(seconds=20)
+rendezvous = importlib.import_module("gpunn.distributed.rendezvous")  # dist.rendezvous: a function
 _VARIABLES = (
     *rendezvous._RANK, *rendezvous._WORLD, *rendezvous._LOCAL, "MASTER_ADDR", "MASTER_PORT",
     "SLURM_STEP_ID", "SLURM_STEPID", "SLURM_JOB_NODELIST", "SLURM_JOB_ID",
@@ -200,3 +201,14 @@ def test_a_process_group_is_made_again_and_leaves_nothing():
 def test_the_same_script_under_mpiexec():
     found = run_ranks(2, "report([dist.get_rank(), dist.get_world_size()])", backend="mpi")
     assert found == [[0, 2], [1, 2]]
+
+
+def test_a_generator_as_pytorchs():
+    found = rendezvous.rendezvous(f"tcp://127.0.0.1:{free_port()}?rank=0&world_size=1")
+    store, rank, world_size = next(found)
+    store.set("a", "1")
+    assert (store.get("a"), rank, world_size) == (b"1", 0, 1)
+    with pytest.raises(RuntimeError, match="Unable to perform rerendezvous using tcp:// method"):
+        next(found)
+    with pytest.raises(RuntimeError, match="`url` must be a string"):
+        next(rendezvous.rendezvous(3))

@@ -93,9 +93,9 @@ def init_rpc(
         group = default_group()
         store, rank, size = group.store, group.rank(), group.size()
     else:
-        from gpunn.distributed import rendezvous
+        from gpunn.distributed.rendezvous import connect
 
-        store, rank, size = rendezvous.connect(
+        store, rank, size = connect(
             options.init_method, rank, -1 if world_size is None else world_size,
             timedelta(minutes=5),
         )  # fmt: skip
