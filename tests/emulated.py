@@ -436,10 +436,10 @@ def module():
     del cupy.zeros
     cupy.diagonal = lambda a, *args, **options: a.diagonal(*args, **options)
     cupy.broadcast_to = functools.partial(np.broadcast_to._implementation, subok=True)
-    cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(
-        as_strided=_function(np.lib.stride_tricks.as_strided),  # without a base, as CuPy's
-        sliding_window_view=_function(np.lib.stride_tricks.sliding_window_view),
-    ))  # fmt: skip
+    cupy.lib = types.ModuleType("cupy.lib")
+    cupy.lib.stride_tricks = tricks = types.ModuleType("cupy.lib.stride_tricks")
+    tricks.as_strided = _function(np.lib.stride_tricks.as_strided)  # without a base, as CuPy's
+    tricks.sliding_window_view = _function(np.lib.stride_tricks.sliding_window_view)
     cupy.RawModule = RawModule
     cupy.cuda.alloc_pinned_memory = Pinned
     properties = cupy.cuda.runtime.getDeviceProperties

@@ -268,7 +268,7 @@ def make(devices=1, status=0, runtime=12090, version="14.2.0", nvrtc=None, capac
 @contextlib.contextmanager
 def installed(cupy=None, packages=("cupy-cuda12x",), driver=12080):
     """A context with this `cupy` (None: not installed), these packages and this driver."""
-    from gpunn.cuda import detect, memory
+    from gpunn.cuda import current, detect, memory
     from gpunn.device import Device
     from gpunn.generator import defaults
     from gpunn.tensor import ARRAY_TYPES
@@ -294,6 +294,7 @@ def installed(cupy=None, packages=("cupy-cuda12x",), driver=12080):
         sys.modules["cupy"] = cupy
         yield cupy
     finally:
+        current.unfollow()
         forget_devices()
         vars(detect).update(kept)
         vars(memory).update(kept_memory)

@@ -25,8 +25,8 @@ from gpunn.autograd.graph import (
 )
 from gpunn.autograd.hooks import run_after_hooks, run_hooks, run_node_hooks, to_grad
 from gpunn.autograd.second import differentiable_vjp
-from gpunn.cuda.devices import follow
-from gpunn.device import CPU
+from gpunn.cuda import current
+from gpunn.device import CPU, Device
 from gpunn.tensor import ARRAY_TYPES, Tensor, wrap
 
 FREED = ("freed",)
@@ -40,7 +40,7 @@ class _Walk:
     """One backward pass. Gradients are raw arrays, or Tensors when a graph is created."""
 
     __slots__ = ("retain", "create", "heap", "pending", "captured", "targets", "through", "uses",
-                 "sums", "roots", "places")  # fmt: skip
+                 "sums", "roots", "place")  # fmt: skip
 
     def __init__(self, retain: bool, create: bool):
         self.retain = retain
@@ -53,7 +53,7 @@ class _Walk:
         self.uses: dict[Tensor, int] | None = None  # open uses of leaves with hooks
         self.sums: dict[Tensor, Any] = {}
         self.roots: list[Any] = []
-        self.places: Any = None  # what makes the device of a node the current one
+        self.place: Any = None  # the current device before the walk made that of a node current
 
     def give(self, vertex: Any, g: Any) -> None:
         """Adds a gradient to a vertex."""
@@ -130,24 +130,21 @@ class _Walk:
     def run(self) -> None:
         before = mode.grad, mode.partial, mode.at_end
         mode.grad, mode.partial, mode.at_end = self.create, self.through is not None, []
-        self.places = follow()
         try:
             self.drain()
             for callback in mode.at_end:
                 callback()
         finally:
             mode.grad, mode.partial, mode.at_end = before
-            if self.places is not None:
-                self.places.leave()
+            if self.place is not None:
+                current.go_back(self.place)
 
     def drain(self) -> None:
         """Takes vertices from the heap, latest first, until none is left."""
         heap, pending, through, give = self.heap, self.pending, self.through, self.give
-        retain, places = self.retain, self.places
+        retain, several = self.retain, current.SEVERAL
         while heap:
             node = heappop(heap)[1]
-            if places is not None:
-                places.enter(node.device)
             g = pending.pop(node)
             if node.hooks is not None:
                 g = run_node_hooks(node, g, self.create)
@@ -157,6 +154,8 @@ class _Walk:
                     continue
             if node.saved is FREED:
                 raise RuntimeError(FREED_MESSAGE)
+            if several:
+                self.enter(node.device)
             gs = self.apply(node, g)
             if node.hooks is not None:
                 gs = run_after_hooks(node, gs, g)
@@ -178,14 +177,21 @@ class _Walk:
             for parent in node.parents:
                 one = rest.pop()
                 if one is not None and parent is not None:
-                    if places is not None:  # a copy between devices gives to another one
-                        places.enter((parent.node if type(parent) is Output else parent).device)
+                    if several:  # a copy between devices gives to another one
+                        self.enter((parent.node if type(parent) is Output else parent).device)
                     give(parent, one)
             one = None
         for leaf in list(self.sums):
-            if places is not None:
-                places.enter(leaf.device)
+            if several:
+                self.enter(leaf.device)
             self.finish_leaf(leaf)
+
+    def enter(self, device: Device) -> None:
+        """Makes a GPU the current one, for what hooks and backwards of users make, too."""
+        if device.type == "cuda":
+            before = current.ask(device.index)  # type: ignore[arg-type]
+            if self.place is None:
+                self.place = before
 
     def capture(self, node: Node, g: Any) -> None:
         """Keeps the gradient of a vertex that was asked for."""
@@ -360,15 +366,8 @@ def _start(walk: _Walk, tensors: Sequence[Tensor], grads: Sequence[Tensor | None
     """Checks the roots' gradients and gives them to the walk."""
     if len(tensors) != len(grads):
         raise RuntimeError(f"got {len(tensors)} tensors and {len(grads)} gradients")
-    places = follow()
-    try:
-        for i, (t, g) in enumerate(zip(tensors, grads, strict=True)):
-            if places is not None:
-                places.enter(t.device)
-            _give_root(walk, i, t, g)
-    finally:
-        if places is not None:
-            places.leave()
+    for i, (t, g) in enumerate(zip(tensors, grads, strict=True)):
+        _give_root(walk, i, t, g)
 
 
 def _give_root(walk: _Walk, i: int, t: Tensor, g: Tensor | None) -> None:
@@ -389,9 +388,20 @@ def _give_root(walk: _Walk, i: int, t: Tensor, g: Tensor | None) -> None:
             f"dtype. Mismatch in dtype: grad_output[{i}] has a dtype of {g.dtype} and "
             f"output[{i}] has a dtype of {t.dtype}."
         )
+    if g.device is not t.device:
+        g = _number_on(t.device, i, g)
     place = vertex(t)
     walk.roots.append(place)
     walk.give(place, g if walk.create else g.array.copy() if place is t else g.array)
+
+
+def _number_on(device: Device, i: int, g: Tensor) -> Tensor:
+    """A 0-dim gradient that lies elsewhere, brought along as PyTorch brings it."""
+    if g.array.ndim:
+        raise RuntimeError(
+            f"invalid gradient at index {i} - expected device {device} but got {g.device}"
+        )
+    return g.to(device)  # type: ignore[attr-defined]
 
 
 def _implicit_gradient(t: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gpunn.cuda.detect import is_available, is_initialized, load, probe
+from gpunn.cuda import current
+from gpunn.cuda.detect import is_available, load, probe
 from gpunn.cuda.kernels.faults import raise_pending
 from gpunn.device import Device
 
@@ -82,10 +83,13 @@ def device_count() -> int:
 def current_device() -> int:
     """The index of the current CUDA device of this thread; RuntimeError on a CPU machine.
 
+    It is where `device="cuda"` makes tensors. Operations run on the device of their tensors,
+    whichever is current.
+
     >>> if gpunn.cuda.is_available():
     ...     assert gpunn.cuda.current_device() < gpunn.cuda.device_count()
     """
-    return load().cuda.runtime.getDevice()
+    return current.asked_index()
 
 
 def set_device(device: Any) -> None:
@@ -95,7 +99,7 @@ def set_device(device: Any) -> None:
     """
     index = _asked_index(device)
     if index is None or index >= 0:
-        load().cuda.runtime.setDevice(index_of(device))
+        current.ask(index_of(device))
 
 
 class device:  # noqa: N801 (PyTorch's name)
@@ -116,15 +120,13 @@ class device:  # noqa: N801 (PyTorch's name)
 
     def __enter__(self) -> device:
         if self.idx >= 0:
-            runtime = load().cuda.runtime
-            self.prev_idx = runtime.getDevice()
-            if self.prev_idx != self.idx:
-                runtime.setDevice(self.idx)
+            self.prev_idx = current.asked_index()
+            self._before = current.ask(self.idx)
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self.idx >= 0:
-            load().cuda.runtime.setDevice(self.prev_idx)
+            current.go_back(self._before)
 
 
 class device_of(device):  # noqa: N801
@@ -216,42 +218,14 @@ def is_bf16_supported(including_emulation: bool = True) -> bool:
 def cupy_for(device: Device) -> Any:
     """The cupy module for a CUDA device that exists; RuntimeError, with the reason, if not.
 
-    Where there are several, its functions make theirs the current one.
+    Once several are in use, its functions make theirs the current one.
     """
     cupy = load()
     if device.index is None:
         return cupy
-    check_index(device.index)
-    return _CupyOn(cupy, device.index) if device_count() > 1 else cupy
-
-
-class _CupyOn:
-    """cupy for one of several devices."""
-
-    def __init__(self, cupy: Any, index: int):
-        self._cupy, self._index = cupy, index
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._cupy, name)
-        if callable(found) and not isinstance(found, type):
-            found = _FunctionOn(found, self._index)
-        self.__dict__[name] = found
-        return found
-
-
-class _FunctionOn:
-    """A function of cupy, or a ufunc, that is called with a device as the current one."""
-
-    def __init__(self, function: Any, index: int):
-        self._function, self._index = function, index
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        with device(self._index):
-            return self._function(*args, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._function, name)
-        return _FunctionOn(found, self._index) if callable(found) else found
+    if check_index(device.index):
+        current.follow()
+    return current.CupyOn(cupy, device) if current.SEVERAL else cupy
 
 
 def to_host(array: Any) -> Any:
@@ -291,27 +265,3 @@ def transfer_all(arrays: Sequence[Any], source: Device, target: Device) -> list[
     with device(source):
         there.wait_event(done)  # the pool may hand out the memory of `whole` again after this
     return made
-
-
-class Follow:
-    """Makes the devices that it is led to current, one after the other; `leave` goes back."""
-
-    __slots__ = ("runtime", "first", "now")
-
-    def __init__(self) -> None:
-        self.runtime = load().cuda.runtime
-        self.first = self.now = self.runtime.getDevice()
-
-    def enter(self, device: Device) -> None:
-        if device.type == "cuda" and device.index != self.now:
-            self.runtime.setDevice(device.index)
-            self.now = device.index
-
-    def leave(self) -> None:
-        if self.now != self.first:
-            self.runtime.setDevice(self.first)
-
-
-def follow() -> Follow | None:
-    """What changes the current device where there are several in use; else None."""
-    return Follow() if is_initialized() and device_count() > 1 else None

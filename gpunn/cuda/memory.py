@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gpunn.cuda.detect import is_initialized, load
-from gpunn.cuda.devices import current_device, index_of
 from gpunn.cuda.devices import device as enter
+from gpunn.cuda.devices import index_of
 
 _MEMORY_ALLOCATION = 2  # cudaError_t
 _BLOCK = 512  # the pool rounds sizes up to multiples of this many bytes
@@ -110,8 +110,8 @@ def _forget_last_failure() -> None:
 
 
 def _out_of_memory(size: int) -> OutOfMemoryError:
-    index = current_device()
-    free, total = load().cuda.runtime.memGetInfo()
+    runtime = load().cuda.runtime
+    index, (free, total) = runtime.getDevice(), runtime.memGetInfo()
     used, kept = _pool.used_bytes(), _pool.total_bytes()
     tensors = "".join(f"\n  {line}" for line in _largest_tensors(index))
     return OutOfMemoryError(

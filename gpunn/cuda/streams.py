@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpunn.cuda import current
 from gpunn.cuda.detect import is_initialized, load
 from gpunn.cuda.devices import device as enter
 from gpunn.cuda.devices import index_of
@@ -183,7 +184,8 @@ class StreamContext:
 
     def __exit__(self, *exc: object) -> None:
         if self.stream is not None:
-            self.stream._raw.__exit__(*exc)
+            with enter(self.stream.device):  # work inside may have been on another
+                self.stream._raw.__exit__(*exc)
             self._device.__exit__(*exc)
 
 
@@ -202,7 +204,7 @@ def set_stream(stream: Stream | None) -> None:
     >>> gpunn.cuda.set_stream(None)
     """
     if stream is not None:
-        load().cuda.runtime.setDevice(stream.device.index)
+        current.ask(stream.device.index)  # type: ignore[arg-type]
         stream._raw.use()
 
 

@@ -140,6 +140,7 @@ def test_out_of_memory(cupy):
     assert str(50 * MIB) not in str(error) and "(10,)" not in str(error)
     assert small and view.numel() and other.numel()
     del caught, error, large, view
+    cuda.set_device(0)
     assert _array(cupy, 40).size
 
 

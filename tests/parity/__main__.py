@@ -11,7 +11,7 @@ inplace, operator, out, strided, memory, grad, "inplace grad", gradgrad, alias, 
 --every (all samples, not a choice of them), --reference (PyTorch's larger set of samples).
 Of everything: --verbose (values of small tensors, every failure, errors with other words),
 --jobs N, --impl torch (PyTorch against itself, which must pass: checks the suite), --impl emulated
-(gpunn on the emulated CUDA device).
+(gpunn on the emulated CUDA device), --impl second (on the second of two, which is not current).
 """
 
 from __future__ import annotations

@@ -316,6 +316,7 @@ class Emulated(Package):
     """gpunn on an emulated CUDA device, which takes the place of the CPU in all samples."""
 
     own_numbers = True  # Philox's
+    index, count = 0, 1  # of the device, and of all that there are
 
     def __init__(self) -> None:
         super().__init__("gpunn")
@@ -323,13 +324,13 @@ class Emulated(Package):
         if folder not in sys.path:
             sys.path.append(folder)
         self.stand_in = importlib.import_module("emulated")
-        self.device = self.module.device("cuda", 0)
+        self.device = self.module.device("cuda", self.index)
         self.without_tensors = False
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """The device is there, and the default for new tensors."""
-        with self.stand_in.device():
+        with self.stand_in.device(self.count):
             self.module.set_default_device(self.device)
             try:
                 yield
@@ -341,7 +342,7 @@ class Emulated(Package):
         self.without_tensors = not self.tensors(args)
 
     def settle(self) -> None:
-        self.module.cuda.synchronize()
+        self.module.cuda.synchronize(self.device)
 
     def _constant(self, value: Any) -> Any:
         if isinstance(value, torch.device) or value == "cpu":
@@ -349,21 +350,23 @@ class Emulated(Package):
         return super()._constant(value)
 
     def _storage(self, t: torch.Tensor) -> Any:
-        return self.stand_in.up(super()._storage(t))
+        with self.module.cuda.device(self.device):
+            return self.stand_in.up(super()._storage(t))
 
     def _view(self, t: torch.Tensor, storage: np.ndarray) -> Any:
         array = super()._view(t, storage).array
-        if t.numel():  # a view of the storage, which lies on the device
-            parts = array.shape, array.dtype, storage
-            start = t.storage_offset() * array.itemsize
-            array = self.stand_in.ndarray(*parts, start, array.strides)
         wrap = importlib.import_module("gpunn.tensor").wrap
-        return wrap(self.stand_in.up(array), self.device)
+        with self.module.cuda.device(self.device):
+            if t.numel():  # a view of the storage, which lies on the device
+                parts = array.shape, array.dtype, storage
+                start = t.storage_offset() * array.itemsize
+                array = self.stand_in.ndarray(*parts, start, array.strides)
+            return wrap(self.stand_in.up(array), self.device)
 
     def well_placed(self, got: Any, want: torch.Tensor) -> bool:
         """Results of numbers alone, and an optimizer's scalars, may lie on the CPU."""
         scalar = self.without_tensors and got.ndim == 0
-        return str(got.device) == "cuda:0" or (scalar and str(got.device) == "cpu")
+        return got.device is self.device or (scalar and str(got.device) == "cpu")
 
     def seed(self, seed: int) -> None:
         super().seed(seed)
@@ -373,12 +376,33 @@ class Emulated(Package):
         return super().to_torch(value.detach().cpu())
 
 
+class Second(Emulated):
+    """gpunn on the second of two emulated GPUs, while the first is the current one: each call
+    starts with the first one current in the runtime, too, and must leave it current for users."""
+
+    index, count = 1, 2
+
+    def begin(self, args: Any) -> None:
+        super().begin(args)
+        self._first()
+
+    def settle(self) -> None:
+        super().settle()
+        self._first()
+
+    def _first(self) -> None:
+        assert self.module.cuda.current_device() == 0
+        self.stand_in.module().cuda.runtime.setDevice(0)
+
+
 TORCH = Itself("torch")
 
 
 def package(name: str) -> Package:
-    """The package under test by name: "torch" is PyTorch itself, "emulated" gpunn on a GPU."""
-    return {"torch": lambda: TORCH, "emulated": Emulated}.get(name, lambda: Package(name))()
+    """The package under test by name: "torch" is PyTorch itself, "emulated" gpunn on a GPU,
+    "second" on the second of two."""
+    kinds: dict[str, Any] = {"torch": lambda: TORCH, "emulated": Emulated, "second": Second}
+    return kinds.get(name, lambda: Package(name))()
 
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype:

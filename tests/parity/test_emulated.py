@@ -26,10 +26,11 @@ SECOND = suite.Options((torch.float64,), ("gradgrad",), most=6)
 
 
 FEW = suite.Options(most=4)
+FIRST = suite.Options((torch.float32,), ("value", "grad"), most=3)
 
 
-def check(name, options):
-    report = suite.run_task((name, "emulated", options))
+def check(name, options, device="emulated"):
+    report = suite.run_task((name, device, options))
     if report.status == UNTESTED:
         pytest.skip(report.reason)
     assert report.status not in (FAIL, MISSING), report.text()
@@ -51,6 +52,18 @@ def test_other_dtypes_on_the_device(name):
 def test_optimizer_on_the_device(name):
     """A few configurations take PyTorch's steps, and keep its state where it keeps it."""
     check(name, FEW)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_the_second_of_two_devices(name):
+    """Work enters the device of its tensors, which is not the current one."""
+    check(name, FIRST, "second")
+
+
+@pytest.mark.parametrize("name", [n for n in optimizer_infos() if suite.present(n)])
+def test_optimizer_on_the_second_of_two_devices(name):
+    """Parameters and states stay on the device that is not the current one."""
+    check(name, FEW, "second")
 
 
 @pytest.mark.parametrize("name", sorted(scope.with_kernels(suite.operations())))

@@ -246,9 +246,10 @@ class Kernel:
                 f"with strides {arg.strides}: a kernel reads memory in order, so copy it first"
             )
         if arg.data.device_id != device:
-            raise ValueError(
-                f"{self.name}: '{parameter.words}' lies on cuda:{arg.data.device_id}, the current "
-                f"device is cuda:{device}"
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found at least two devices, "
+                f"cuda:{arg.data.device_id} and cuda:{device}! ({self.name} runs on cuda:{device}, "
+                f"'{parameter.words}' lies elsewhere)"
             )
         return arg
 

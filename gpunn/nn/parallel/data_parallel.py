@@ -39,8 +39,7 @@ class DataParallel(Module):
     first part of each batch. Hooks run once for each copy. Outputs of dimension 0 become a vector
     of one number a device, with a warning; with `reduce_scalars="mean"` (not PyTorch's) their mean
     weighted by rows, so a loss that is a mean stays that of the whole batch. Each device draws its
-    own random numbers; copies on one device share them, in no fixed order. Work on the outputs
-    wants their device to be the current one: `gpunn.cuda.set_device`, where it is not `cuda:0`.
+    own random numbers; copies on one device share them, in no fixed order.
 
     `state_dict` has PyTorch's keys, "module." before each; `load_state_dict` takes those and the
     bare module's. RuntimeError for parameters on another device, ValueError for a `reduce_scalars`
