@@ -10,6 +10,7 @@ from both import refused, same
 
 import gpunn
 from gpunn import nn
+from tests.distributed.ranks import run_ranks
 
 rng = np.random.default_rng(0)
 
@@ -152,3 +153,51 @@ def test_errors():
     refused(lambda T: T.nn.SyncBatchNorm(3)(T.ones(3)), r"expected at least 2D input \(got 1D")
     refused(lambda T: T.nn.SyncBatchNorm(3)(T.ones(2, 0)), "number of input channels should be non")
     refused(lambda T: T.nn.SyncBatchNorm(3)(T.ones(1, 3)), "Expected more than 1 value per channel")
+
+
+PROCESSES = """
+sizes = [2, 4, 1]
+cuts = np.cumsum(sizes)[:-1]
+draw = np.random.default_rng(0)
+for shape, flat in (((3,), nn.BatchNorm1d), ((3, 4), nn.BatchNorm1d), ((3, 2, 2), nn.BatchNorm2d)):
+    for dtype, close in ((gpunn.float64, 1e-10), (gpunn.float32, 2e-5)):
+        whole, seed = (draw.normal(size=(7, *shape)) + 1 for _ in range(2))
+        x, g = (gpunn.tensor(np.split(a, cuts)[rank], dtype=dtype) for a in (whole, seed))
+        x.requires_grad_()
+        gpunn.manual_seed(0)
+        one = nn.Sequential(flat(3), nn.Tanh(), flat(3, momentum=None)).to(dtype)
+        twin = nn.Sequential(flat(3), nn.Tanh(), flat(3, momentum=None)).to(dtype)
+        net = nn.parallel.DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(twin))
+        assert [type(m).__name__ for m in net.module][::2] == ["SyncBatchNorm"] * 2
+        inputs = gpunn.tensor(whole, dtype=dtype, requires_grad=True)
+        for _ in range(2):
+            y, expected = net(x), one(inputs)
+        y.backward(g), expected.backward(gpunn.tensor(seed, dtype=dtype))
+        def same(a, b):
+            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), close, close)
+        same(y, expected.split(sizes)[rank])
+        same(x.grad, inputs.grad.split(sizes)[rank])
+        for p, q in zip(net.parameters(), one.parameters(), strict=True):
+            same(p.grad * world, q.grad)  # DistributedDataParallel's are means
+        for (name, a), b in zip(net.module.named_buffers(), one.buffers(), strict=True):
+            same(a, b)
+        net.eval(), one.eval()
+        if rank == 0:  # speaks to nobody
+            same(net.module(x), one(inputs).split(sizes)[rank])
+
+# the processes of a group only
+groups = [dist.new_group([0, 2]), dist.new_group([1])]
+group = groups[rank == 1]
+norm = nn.SyncBatchNorm(1, affine=False, process_group=group)
+x = gpunn.tensor([[rank], [rank + 1.0]])
+y = norm(x).flatten()
+if rank == 1:
+    assert gpunn.allclose(y, gpunn.tensor([-1.0, 1.0]), atol=1e-3)
+else:  # of 0, 1, 2, 3
+    assert gpunn.allclose(y, (x.flatten() - 1.5) / 1.25 ** 0.5, atol=1e-3)
+report(True)
+"""
+
+
+def test_over_processes_as_on_the_whole_batch():
+    assert all(run_ranks(3, PROCESSES, timeout=60))

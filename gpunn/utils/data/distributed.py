@@ -21,7 +21,8 @@ class DistributedSampler(Sampler[int]):
     from `seed + epoch`, so call `set_epoch(epoch)` before each epoch. A second pass without
     any `set_epoch` repeats the first, as in PyTorch, and warns once; with `auto_epoch=True`
     the epoch advances by itself after each full pass. Without `drop_last` indices are repeated
-    until every rank has the same number. Raises ValueError for a rank outside the group.
+    until every rank has the same number. Raises ValueError for a rank outside the group, and
+    where there is no group to ask.
 
     >>> from gpunn.utils.data import DistributedSampler
     >>> list(DistributedSampler("abcde", num_replicas=2, rank=1, shuffle=False))
@@ -40,14 +41,15 @@ class DistributedSampler(Sampler[int]):
         auto_epoch: bool = False,
     ) -> None:
         if num_replicas is None or rank is None:
-            group = getattr(gpunn, "distributed", None)
-            if group is None:
-                raise RuntimeError(
-                    "Requires distributed package to be available: DistributedSampler without a "
-                    "process group needs num_replicas= and rank="
+            from gpunn import distributed
+
+            if not distributed.is_initialized():
+                raise ValueError(
+                    "Default process group has not been initialized, please make sure to call "
+                    "init_process_group, or give DistributedSampler num_replicas= and rank="
                 )
-            num_replicas = group.get_world_size() if num_replicas is None else num_replicas
-            rank = group.get_rank() if rank is None else rank
+            num_replicas = distributed.get_world_size() if num_replicas is None else num_replicas
+            rank = distributed.get_rank() if rank is None else rank
         if not 0 <= rank < num_replicas:
             raise ValueError(
                 f"Invalid rank {rank}, rank should be in the interval [0, {num_replicas - 1}]"
