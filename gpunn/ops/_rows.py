@@ -61,6 +61,7 @@ def document(
 ) -> None:
     """Writes a row's docstring and name."""
     function.__name__ = function.__qualname__ = name
+    function.__module__ = "gpunn"  # where pickle finds it
     function.__doc__ = _DOC.format(
         summary=summary, shapes=shapes, dtypes=types, name=name,
         example=example.replace("\n", "\n    "),

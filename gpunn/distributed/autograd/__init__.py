@@ -37,16 +37,16 @@ class context:  # noqa: N801
 
         if contexts.current.context is not None:
             raise RuntimeError(
-                "Already have an autograd context id for this thread: contexts do not nest"
+                "Already have an autograd context id for this thread. Contexts do not nest."
             )
         self._made = contexts.current.context = contexts.new(agent().info.id)
         return self._made.number
 
     def __exit__(self, *exc: object) -> None:
-        from gpunn.distributed.rpc.agent import release_context
+        from gpunn.distributed.autograd import engine
 
         contexts.current.context = None
-        release_context(self._made.number)
+        engine.release(self._made.number)
 
 
 def backward(context_id: int, roots: Sequence[Tensor], retain_graph: bool = False) -> None:
@@ -58,18 +58,19 @@ def backward(context_id: int, roots: Sequence[Tensor], retain_graph: bool = Fals
     RuntimeError for a context that there is not, for roots that are no scalars or have no graph.
     Source: https://docs.pytorch.org/docs/stable/rpc.html#torch.distributed.autograd.backward
     """
-    from gpunn.distributed.rpc.agent import send_gradients
+    from gpunn.distributed.autograd import engine
 
-    roots = list(roots)
+    found, roots = contexts.find(context_id), list(roots)
     if not roots:
         raise RuntimeError("No tensors provided for gradient computation.")
     for root in roots:
         if not root.requires_grad:
             raise RuntimeError("requires_grad not set on root")
         if root.array.size != 1:
-            raise RuntimeError(f"{list(root.shape)}: all roots must be scalar: call .sum() first")
-    found = contexts.find(context_id)
-    send_gradients(found, contexts.run(found, roots, [None] * len(roots)))
+            raise RuntimeError(
+                f"{list(root.shape)} is not a scalar, all roots need to be scalar: call .sum()"
+            )
+    engine.backward(found, roots)
 
 
 def get_gradients(context_id: int) -> dict[Tensor, Tensor]:

@@ -25,6 +25,24 @@ class Origin(NamedTuple):
     place: int
 
 
+class Key(NamedTuple):
+    """A message that a worker sent, as its receiver calls it."""
+
+    worker: int
+    message: int
+
+
+class Pass:
+    """What one backward pass knows on one worker. A source is a message that this worker sent, or
+    0 for the roots: something that gradients begin from here."""
+
+    def __init__(self) -> None:
+        self.leaves: dict[int, list[Tensor]] = {}  # by source
+        self.leads: dict[int, set[Key]] = {}  # by source: the messages from others
+        self.missing: dict[Key, int] = {}  # how many sources are still to be walked
+        self.parts: dict[Key, dict[int, Tensor]] = {}  # gradients, by the tensor's place
+
+
 class Context:
     """One forward and backward pass over several workers, on one of them."""
 
@@ -34,6 +52,7 @@ class Context:
         self.received: dict[Tensor, Origin] = {}
         self.gradients: dict[Tensor, Tensor] = {}
         self.workers: set[int] = set()  # who else takes part, as far as this worker knows
+        self.passes: dict[int, Pass] = {}
         self.lock = threading.Lock()
 
 
@@ -104,29 +123,43 @@ def leaves(roots: Sequence[Tensor]) -> list[Tensor]:
     return list(found)
 
 
-def run(
-    context: Context, roots: Sequence[Tensor], grads: Sequence[Tensor | None]
-) -> dict[tuple[int, int], dict[int, Tensor]]:
-    """The backward pass of this worker: adds to the context's gradients, and returns what belongs
-    to others, by (worker, message) and the tensor's number.
-
-    A graph that several messages lead into is walked for each of them: gradients add up.
-    """
+def plan(context: Context, number: int, source: int, roots: Sequence[Tensor]) -> list[Key]:
+    """Notes what a source leads to, for a backward pass; the messages that no other one led to."""
     wrt = leaves(roots)
-    elsewhere: dict[tuple[int, int], dict[int, Tensor]] = {}
-    if not wrt:
-        return elsewhere
-    found = gradients_of(roots, wrt, grads, retain_graph=True, allow_unused=True)
     with context.lock:
-        for leaf, g in zip(wrt, found, strict=True):
+        now = context.passes.setdefault(number, Pass())
+        found = [context.received[leaf] for leaf in wrt if leaf in context.received]
+        now.leaves[source] = wrt
+        now.leads[source] = {Key(origin.worker, origin.message) for origin in found}
+        new = [key for key in now.leads[source] if key not in now.missing]
+        for key in now.leads[source]:
+            now.missing[key] = now.missing.get(key, 0) + 1
+    return new
+
+
+def run(
+    context: Context, number: int, source: int, roots: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+) -> dict[Key, dict[int, Tensor]]:  # fmt: skip
+    """Walks a source's graph: adds to the context's gradients, and returns the messages that no
+    other source has still to add to, with their gradients by the tensor's place."""
+    now = context.passes[number]
+    wrt = now.leaves[source]
+    found = gradients_of(roots, wrt, grads, retain_graph=True, allow_unused=True) if roots else ()
+    with context.lock:
+        for leaf, g in zip(wrt, found or [None] * len(wrt), strict=True):
             if g is None:
                 continue
             origin = context.received.get(leaf)
-            if origin is not None:
-                part = elsewhere.setdefault((origin.worker, origin.message), {})
-                part[origin.place] = g
-            elif leaf in context.gradients:
-                context.gradients[leaf] = context.gradients[leaf] + g  # type: ignore[operator]
+            if origin is None:
+                _add(context.gradients, leaf, g)
             else:
-                context.gradients[leaf] = g
-    return elsewhere
+                _add(now.parts.setdefault(Key(*origin[:2]), {}), origin.place, g)
+        for key in now.leads[source]:
+            now.missing[key] -= 1
+        ready = [key for key in now.leads[source] if not now.missing[key]]
+        return {key: now.parts.pop(key, {}) for key in ready}
+
+
+def _add(sums: dict[Any, Tensor], key: Any, g: Tensor) -> None:
+    sums[key] = sums[key] + g if key in sums else g  # type: ignore[operator]

@@ -40,6 +40,10 @@ class _LocalOptimizer:
                     p.grad = grad
 
 
+def _new(*args: Any, **kwargs: Any) -> rpc.RRef:
+    return rpc.RRef(_LocalOptimizer(*args, **kwargs))
+
+
 def _step(rref: Any, context_id: int) -> None:
     rref.local_value().step(context_id)
 
@@ -48,7 +52,7 @@ class DistributedOptimizer:
     """`optimizer_class(params, *args, **kwargs)` on every worker, for the parameters it owns.
 
     `params_rref`: references to the parameters. `step(context_id)` uses the gradients of a context
-    of distributed autograd. ValueError without parameters.
+    of distributed autograd. ValueError without parameters; what `optimizer_class` raises.
     Source: https://docs.pytorch.org/docs/stable/distributed.optim.html#torch.distributed.optim.DistributedOptimizer
     """
 
@@ -62,13 +66,14 @@ class DistributedOptimizer:
         if not owners:
             raise ValueError("optimizer got an empty parameter list")
         self.is_functional_optim = False
-        self.remote_optimizers = [
-            rpc.remote(owner, _LocalOptimizer, (optimizer_class, rrefs, *args), kwargs)
+        self.remote_optimizers = wait_all([
+            rpc.rpc_async(owner, _new, (optimizer_class, rrefs, *args), kwargs)
             for owner, rrefs in owners.items()
-        ]
+        ])  # fmt: skip
 
     def step(self, context_id: int) -> None:
         """A step on every worker; returns when all are done. RuntimeError for no such context."""
+        autograd.get_gradients(context_id)  # where it is wrong, no worker takes a step
         wait_all([
             rpc.rpc_async(rref.owner(), _step, (rref, context_id))
             for rref in self.remote_optimizers

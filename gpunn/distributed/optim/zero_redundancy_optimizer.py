@@ -117,13 +117,12 @@ class ZeroRedundancyOptimizer(Optimizer, Joinable):
     # --- states ---
 
     def consolidate_state_dict(self, to: int = 0) -> None:
-        """Brings all ranks' shares to rank `to` (of all ranks), which can then call `state_dict`.
+        """Brings all ranks' shares to rank `to` of the group, which can then call `state_dict`.
 
         All ranks of the group call it.
         """
         self._copy_options(self.param_groups, self._local.param_groups)
-        group = self.process_group
-        target = group.ranks.index(to)
+        group, target = self.process_group, to
         mine = {self._number(p): s for p, s in self._local.state.items()}
         if self.rank != target:
             self._everything = None
@@ -149,7 +148,7 @@ class ZeroRedundancyOptimizer(Optimizer, Joinable):
         if self._everything is None:
             raise RuntimeError(
                 "Optimizer state has not been consolidated on this rank. Please call "
-                f"`consolidate_state_dict(to={self.process_group.ranks[self.rank]})` on all ranks "
+                f"`consolidate_state_dict(to={self.rank})` on all ranks "
                 "beforehand if you meant to save the global state."
             )
         found = super().state_dict()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -46,8 +47,9 @@ class RpcBackendOptions:
 
 
 class TensorPipeRpcBackendOptions(RpcBackendOptions):
-    """The same, and `num_worker_threads`, how many calls a worker has under way at most.
+    """The same, and `num_worker_threads`, how many calls a worker serves at a time.
 
+    It serves more where those all wait for other calls.
     `device_maps` and `devices` are accepted and change nothing: a tensor arrives on the device
     that it left.
     Source: https://docs.pytorch.org/docs/stable/rpc.html#torch.distributed.rpc.TensorPipeRpcBackendOptions
@@ -82,11 +84,21 @@ def init_rpc(
 
     Workers meet over the default process group where there is one, else over the options'
     `init_method`, as in `init_process_group`.
-    RuntimeError for a second call, ValueError for a name that two workers have.
+    RuntimeError for a second call and for a name that is not letters, digits and "-_:", ValueError
+    for one that two workers have, TypeError for other backends or options.
     Source: https://docs.pytorch.org/docs/stable/rpc.html#torch.distributed.rpc.init_rpc
     """
     if is_running():
         raise RuntimeError("RPC is already initialized")
+    if not re.fullmatch(r"[A-Za-z0-9-_:]{1,127}", name):
+        raise RuntimeError(
+            "Worker name must match ^[A-Za-z0-9-_:]*$, and must be non-empty and shorter than 128 "
+            f"chars, but got {name}"
+        )
+    if backend is not None and not isinstance(backend, BackendType):
+        raise TypeError("Argument backend must be a member of BackendType")
+    if rpc_backend_options is not None and not isinstance(rpc_backend_options, RpcBackendOptions):
+        raise TypeError("Argument rpc_backend_options must be an instance of RpcBackendOptions")
     options = rpc_backend_options or TensorPipeRpcBackendOptions()
     store: Any
     if is_initialized():
@@ -102,18 +114,23 @@ def init_rpc(
     threads = getattr(options, "num_worker_threads", 16)
     prefix = PrefixStore(f"rpc/{next(_times)}", store)
     set_agent(Agent(prefix, name, rank, size, options.rpc_timeout, threads, rref.share))
+    rref.start()
     prefix.barrier("here", size)
 
 
 def shutdown(graceful: bool = True, timeout: float = 0) -> None:
     """Ends this worker; gracefully, once all workers have called it and are done with their calls.
 
+    That may take as long as it takes, or `timeout` seconds where that is not 0. RuntimeError where
+    a worker has gone without it.
     Source: https://docs.pytorch.org/docs/stable/rpc.html#torch.distributed.rpc.shutdown
     """
     if is_running():
-        agent().close(graceful, timeout)
-        set_agent(None)
-        rref.forget()
+        try:
+            agent().close(graceful, timeout)
+        finally:
+            set_agent(None)
+            rref.forget()
 
 
 def get_worker_info(worker_name: str | None = None) -> WorkerInfo:
@@ -131,7 +148,7 @@ def get_rpc_timeout() -> float:
 
 def _task(func: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, tuple[Any, ...], Any]:
     if not callable(func):
-        raise TypeError(f"function should be callable, got {type(func).__name__}")
+        raise TypeError(f"function should be callable. Got {type(func).__name__}")
     return func, tuple(args or ()), dict(kwargs or {})
 
 
@@ -164,10 +181,9 @@ def remote(
     Source: https://docs.pytorch.org/docs/stable/rpc.html#torch.distributed.rpc.remote
     """
     me, owner = agent(), agent().worker(to)
-    made = rref.reference(owner, (me.info.id, next(rref._counter)))
-    task: Any = (rref.make, (made._key, _task(func, args, kwargs)), {})
-    if made.is_owner():
-        rref.make(*task[1])
-    else:
-        made._created = me.call_later(owner, task, timeout)
+    key = (me.info.id, next(rref._counter))
+    task: Any = (rref.make, (key, _task(func, args, kwargs)), {})
+    created = me.call_later(owner, task, timeout)
+    made = rref.reference(owner, key)
+    made._created = created
     return made

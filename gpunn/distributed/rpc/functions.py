@@ -26,5 +26,5 @@ def async_execution(fn: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return fn(*args, **kwargs)
 
-    wrapper._wraps_future = True  # type: ignore[attr-defined]
+    wrapper._wraps_future = "always"  # type: ignore[attr-defined]
     return wrapper

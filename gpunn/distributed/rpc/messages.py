@@ -15,6 +15,8 @@ from typing import Any
 from gpunn.autograd.graph import mode
 from gpunn.distributed.autograd import contexts
 from gpunn.distributed.autograd.contexts import Context, Origin
+from gpunn.nn.module import Module
+from gpunn.nn.parameter import Parameter
 from gpunn.tensor import Tensor, wrap
 
 _numbers = itertools.count(1)
@@ -38,9 +40,14 @@ class _Pickler(pickle.Pickler):
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
         self.context, self.share = context, share
         self.sent: list[Tensor] = []
+        self.owned: set[Tensor] = set()  # parameters of modules that are sent: copied with them
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, Tensor) and obj.requires_grad:
+        if isinstance(obj, Module):
+            self.owned.update(obj.parameters(), obj.buffers())
+        if isinstance(obj, Tensor) and obj.requires_grad and obj not in self.owned:
+            if self.context is None and isinstance(obj, Parameter):
+                return NotImplemented
             plain = wrap(obj.array, obj.device)
             if self.context is None or not mode.grad:
                 return _leaf, (plain,)
@@ -72,9 +79,9 @@ def pack(obj: Any, context: Context | None, share: Callable[[Any], Any]) -> tupl
     return buffer.getvalue(), number
 
 
-def unpack(data: bytes, context: Context | None, worker: int, number: int) -> Any:
+def unpack(data: Any, context: Context | None, worker: int, number: int) -> Any:
     """The object of a message that a worker sent."""
-    before = _reading.context, _reading.worker, _reading.message
+    before = _reading.context, _reading.worker, _reading.message  # unpickling may call others
     _reading.context, _reading.worker, _reading.message = context, worker, number
     try:
         return pickle.loads(data)

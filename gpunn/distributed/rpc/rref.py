@@ -5,17 +5,21 @@ The owner keeps the value as long as somebody holds a reference: each copy that 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import queue
 import threading
 from typing import Any
 
-from gpunn.distributed.rpc.agent import WorkerInfo, agent, is_running
+from gpunn.distributed.rpc.agent import WorkerInfo, agent, is_running, later, run_task
 from gpunn.futures import Future
+from gpunn.threads import spawn
 
 _counter = itertools.count(1)
 _values: dict[tuple[int, int], Future[Any]] = {}  # what this worker owns, by the reference's number
 _counts: dict[tuple[int, int], int] = {}
 _lock = threading.Lock()
+_released: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of references that are no more
 
 
 class RRef:
@@ -36,16 +40,14 @@ class RRef:
         self._created: Future[Any] | None = None
 
     def __del__(self) -> None:
+        # The garbage collector may call this anywhere, also while this thread holds a lock.
         key = getattr(self, "_key", None)
-        if key is None or not is_running():
-            return
-        try:
-            if self.is_owner():
-                drop(key)
-            else:
-                agent().call_later(self._owner, (drop, (key,), {}))
-        except Exception:  # the workers are leaving
-            pass
+        if key is not None and is_running():
+            _released.put((self._owner, key, self._created))
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError("Can not pickle rref in python pickler, rref can only be pickled when "
+                           "using RPC")  # fmt: skip
 
     def owner(self) -> WorkerInfo:
         """The worker where the value lives."""
@@ -64,21 +66,25 @@ class RRef:
         return self._created is None or self._created.done()
 
     def local_value(self) -> Any:
-        """The value itself, on its owner; RuntimeError elsewhere."""
+        """The value itself, on its owner, once it is made; RuntimeError elsewhere."""
         if not self.is_owner():
             raise RuntimeError(
-                f"RRef.local_value: the value lives on {self.owner_name()}: fetch a copy of it "
-                "with to_here()"
+                f"For {self!r}, can't call localValue() on user {agent().info!r}. Call it on owner "
+                f"{self._owner!r}, or fetch a copy with to_here()"
             )
+        self._await_creation()
         return value_of(self._key)
 
     def to_here(self, timeout: float = -1.0) -> Any:
         """The value, or a copy of it from its owner; raises what making it raised."""
+        self._await_creation()
         if self.is_owner():
             return value_of(self._key)
+        return agent().call(self._owner, (_fetch, (self._key,), {}), timeout)
+
+    def _await_creation(self) -> None:
         if self._created is not None:
             self._created.wait()
-        return agent().call(self._owner, (value_of, (self._key,), {}), timeout)
 
     def rpc_sync(self, timeout: float = -1.0) -> Any:
         """`rref.rpc_sync().method(...)` calls a method of the value where it lives."""
@@ -101,8 +107,12 @@ class RRef:
         return agent().call(self._owner, task, 0.0)
 
     def __repr__(self) -> str:
-        kind = "OwnerRRef" if self.is_owner() else f"UserRRef of {self.owner_name()}"
-        return f"<{kind} {self._key}>"
+        number = f"GloballyUniqueId(created_on={self._key[0]}, local_id={self._key[1]})"
+        if not is_running():
+            return f"RRef({number})"
+        if self.is_owner():
+            return f"OwnerRRef({number})"
+        return f"UserRRef(RRefId = {number}, owner = {self.owner_name()})"
 
 
 class _Proxy:
@@ -122,8 +132,9 @@ class _Proxy:
         return call
 
 
+@later
 def _method(rref: RRef, name: str, /, *args: Any, **kwargs: Any) -> Any:
-    return getattr(rref.local_value(), name)(*args, **kwargs)
+    return run_task((getattr(rref.local_value(), name), args, kwargs))
 
 
 def _backward(key: tuple[int, int], context: int, retain_graph: bool) -> None:
@@ -150,30 +161,35 @@ def drop(key: tuple[int, int]) -> None:
     """One reference less."""
     with _lock:
         _counts[key] = _counts.get(key, 0) - 1
-        if _counts[key] <= 0:
+        last = _counts[key] <= 0
+        if last:
             _counts.pop(key)
-            _values.pop(key, None)
+            value = _values.pop(key, None)
+    if last:
+        del value  # not under the lock: what it holds may be references too
 
 
-def value_of(key: tuple[int, int]) -> Any:
-    """The value of a reference, once it is made."""
+def _future_of(key: tuple[int, int]) -> Future[Any]:
     with _lock:
         found = _values.get(key)
     if found is None:
         raise RuntimeError(f"RRef {key}: its owner has no such value, or no longer")
-    return found.wait()
+    return found
+
+
+def value_of(key: tuple[int, int]) -> Any:
+    """The value of a reference, once it is made."""
+    return _future_of(key).wait()
+
+
+_fetch = later(_future_of)
 
 
 def make(key: tuple[int, int], task: Any) -> None:
-    """Makes a value by running a task, for the reference that the caller holds."""
-    from gpunn.distributed.rpc.agent import run_task
-
+    """Begins to make a value by running a task, for the reference that the caller holds."""
     future: Future[Any] = Future()
     keep(key, future)
-    try:
-        future.set_result(run_task(task))
-    except Exception as error:
-        future.set_exception(error)
+    agent().run_later(task, future)
 
 
 # --- references on their way --------------------------------------------------------------
@@ -195,7 +211,7 @@ def share(obj: Any) -> Any:
     else:
         if obj._created is not None:
             obj._created.wait()
-        agent().call(obj._owner, (_count, (obj._key,), {}))
+        agent().call(obj._owner, (_count, (obj._key,), {}), context=None)
     return reference, (obj._owner, obj._key)
 
 
@@ -204,8 +220,34 @@ def _count(key: tuple[int, int]) -> None:
         _counts[key] = _counts.get(key, 0) + 1
 
 
+def release() -> None:
+    """Tells owners about references that are no more, until `forget`."""
+    while (found := _released.get()) is not None:
+        owner, key, created = found
+        if created is None:
+            _release(owner, key)
+        else:  # the owner must have heard of it first
+            created._call(lambda _, owner=owner, key=key: _release(owner, key))
+
+
+def _release(owner: WorkerInfo, key: tuple[int, int]) -> None:
+    with contextlib.suppress(Exception):  # the workers are leaving
+        if owner.id == agent().info.id:
+            drop(key)
+        else:
+            agent().call_later(owner, (drop, (key,), {}), context=None)
+
+
+def start() -> None:
+    """Begins to release references."""
+    spawn(release, name="gpunn rpc references")
+
+
 def forget() -> None:
     """Drops all values: the workers have gone."""
+    _released.put(None)
     with _lock:
+        values = list(_values.values())
         _values.clear()
         _counts.clear()
+    del values
