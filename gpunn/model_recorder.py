@@ -129,7 +129,7 @@ class _Recorder:
 
 
 @contextlib.contextmanager
-def _restored(model: Any) -> Iterator[None]:
+def restored(model: Any) -> Iterator[None]:
     """Puts everything back that a forward in eval mode can change, except lazy parameters."""
     modules = list(model.modules())
     lazy = {m for m in modules if any(is_lazy(p) for p in m.__dict__.values())}
@@ -176,7 +176,7 @@ def record(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[in
     '(4, 2)'
     """
     recorder = _Recorder()
-    with _restored(model):
+    with restored(model):
         handles: list[Any] = []
         try:
             for path, module in model.named_modules():
