@@ -153,17 +153,17 @@ class SparseTensor(Tensor):
         factor = other.item() if isinstance(other, Tensor) else other
         return self._with(self._entries * self._entries.dtype.type(factor))
 
-    __rmul__ = mul = __mul__
+    __rmul__ = mul = __mul__  # type: ignore[assignment]
 
     def __truediv__(self, other: Any) -> Any:
         return self * (1 / (other.item() if isinstance(other, Tensor) else other))
 
-    div = __truediv__
+    div = __truediv__  # type: ignore[assignment]
 
     def __neg__(self) -> SparseTensor:
         return self._with(-self._entries)
 
-    def mul_(self, other: Any) -> SparseTensor:
+    def mul_(self, other: Any) -> SparseTensor:  # type: ignore[override]
         self._entries *= self._entries.dtype.type(
             other.item() if isinstance(other, Tensor) else other
         )
@@ -190,10 +190,10 @@ class SparseTensor(Tensor):
         return SparseTensor(places.array, entries.array, self._size, entries.device,
                             self._coalesced)  # fmt: skip
 
-    def cpu(self) -> SparseTensor:
+    def cpu(self) -> SparseTensor:  # type: ignore[override]
         return self.to("cpu")
 
-    def norm(self, p: Any = 2) -> Tensor:
+    def norm(self, p: Any = 2) -> Tensor:  # type: ignore[override]
         """The p-norm of all values."""
         return self.coalesce()._values().norm(p)  # type: ignore[attr-defined]
 

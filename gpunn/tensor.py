@@ -8,13 +8,18 @@ call in between.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 import numpy as np
 
 from gpunn import dtypes
 from gpunn.device import CPU, Device, to_host
+
+if TYPE_CHECKING:  # a stub: the methods that gpunn/ops and gpunn/nn attach
+    from gpunn.tensor_methods import Methods
+else:
+    Methods = object
 
 _new = object.__new__
 ndarray = np.ndarray
@@ -22,7 +27,7 @@ ARRAY_TYPES: set[type] = {ndarray}  # device.py's array modules; CuPy's is added
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Size(tuple):
+class Size(tuple[int, ...]):
     """A shape: a tuple of ints that prints as `torch.Size([2, 3])` and has `numel()`.
 
     >>> gpunn.zeros(2, 3).shape.numel()
@@ -42,6 +47,11 @@ class Size(tuple):
         for n in self:
             count *= n
         return count
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Size: ...
 
     def __getitem__(self, index: Any) -> Any:
         found = tuple.__getitem__(self, index)
@@ -75,7 +85,7 @@ class _Extra:
         self.face_of: str | None = None  # the Function that returned this input as it was
 
 
-class Tensor:
+class Tensor(Methods):
     """An n-dimensional array on a device that can record gradients.
 
     `Tensor(2, 3)` is uninitialised float32 of that shape, `Tensor([1, 2])` float32 of that
@@ -134,6 +144,11 @@ class Tensor:
 
     ndimension = dim
 
+    @overload
+    def size(self, dim: None = None) -> Size: ...
+    @overload
+    def size(self, dim: int) -> int: ...
+
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the length of one dimension."""
         if dim is None:
@@ -152,6 +167,11 @@ class Tensor:
     def element_size(self) -> int:
         """Bytes of one element."""
         return self.array.itemsize
+
+    @overload
+    def stride(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def stride(self, dim: int) -> int: ...
 
     def stride(self, dim: int | None = None) -> Any:
         """Steps between neighbours along each dimension, in elements."""
@@ -346,7 +366,7 @@ class Tensor:
             )
         return self.array.__cuda_array_interface__
 
-    if TYPE_CHECKING:  # the operators and methods that gpunn/ops and gpunn/nn attach
+    if TYPE_CHECKING:  # the operators that gpunn/ops attaches
 
         def __add__(self, other: Any) -> Tensor: ...
         def __radd__(self, other: Any) -> Tensor: ...
@@ -388,9 +408,8 @@ class Tensor:
         def __index__(self) -> int: ...
         def __getitem__(self, key: Any) -> Tensor: ...
         def __setitem__(self, key: Any, value: Any) -> None: ...
-        def __iter__(self) -> Any: ...
+        def __iter__(self) -> Iterator[Tensor]: ...
         def __contains__(self, element: Any) -> bool: ...
-        def __getattr__(self, name: str) -> Any: ...
 
 
 def wrap(array: Any, device: Device = CPU, cls: type[Tensor] = Tensor) -> Tensor:

@@ -156,7 +156,7 @@ def retain_grad(tensor: Tensor) -> None:
     extra(tensor).retains = True
 
 
-Tensor.retains_grad = property(  # type: ignore[attr-defined]
+Tensor.retains_grad = property(  # type: ignore[assignment]
     lambda self: self._extra is not None and self._extra.retains, doc="Whether retain_grad was set."
 )
 
@@ -172,11 +172,11 @@ def _tables(node: Node, kind: str) -> dict[int, Any]:
     return node.hooks.setdefault(kind, {})
 
 
-Tensor.grad_fn = property(  # type: ignore[attr-defined]
+Tensor.grad_fn = property(  # type: ignore[assignment]
     lambda self: self.node.node if type(self.node) is Output else self.node,
     doc="The recorded operation that made this tensor; None for a leaf.",
 )
-Tensor.output_nr = property(  # type: ignore[attr-defined]
+Tensor.output_nr = property(  # type: ignore[assignment]
     lambda self: self.node.index if type(self.node) is Output else 0,
     doc="Which output of `grad_fn` this is.",
 )

@@ -6,9 +6,11 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from gpunn.autograd.graph import anomaly, mode
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Switch:
@@ -28,16 +30,16 @@ class _Switch:
         for k, v in self._before.pop().items():
             setattr(mode, k, v)
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, function: F) -> F:
         if inspect.isgeneratorfunction(function):
-            return self._generator(function)
+            return self._generator(function)  # type: ignore[return-value]
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with _Switch(**self._values):
                 return function(*args, **kwargs)
 
-        return wrapped
+        return wrapped  # type: ignore[return-value]
 
     def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The mode holds while the generator runs, not while its caller does."""
@@ -69,7 +71,12 @@ class no_grad(_Switch):  # noqa: N801
     False
     """
 
-    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+    @overload
+    def __new__(cls, function: None = None) -> no_grad: ...
+    @overload
+    def __new__(cls, function: F) -> F: ...  # type: ignore[misc]
+
+    def __new__(cls, function: Any = None) -> Any:
         made = object.__new__(cls)
         if function is None:
             return made
@@ -114,7 +121,7 @@ class set_grad_enabled(_Switch):  # noqa: N801
     def __exit__(self, *exc: object) -> None:
         _set(self._before[0]["grad"])
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, function: F) -> F:
         _set(self._before[0]["grad"])  # decorating a function changes nothing here
         return super().__call__(function)
 
@@ -139,6 +146,11 @@ class inference_mode(_Switch):  # noqa: N801
     ...     gpunn.is_inference_mode_enabled(), gpunn.is_grad_enabled()
     (True, False)
     """
+
+    @overload
+    def __new__(cls, mode: bool = True) -> inference_mode: ...
+    @overload
+    def __new__(cls, mode: F) -> F: ...  # type: ignore[misc]
 
     def __new__(cls, mode: Any = True) -> Any:
         made = object.__new__(cls)

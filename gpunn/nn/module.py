@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from gpunn import autograd, dtypes
 from gpunn.device import Device
@@ -39,6 +39,15 @@ __all__ = [
 ]  # fmt: skip
 
 M = TypeVar("M", bound="Module")
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+
+class _Forward(Protocol[P, R]):
+    """What type checkers know a module by when it is called: its call takes what forward takes."""
+
+    @property
+    def forward(self) -> Callable[P, R]: ...
 
 
 def _forward_unimplemented(self: Any, *input: Any) -> None:
@@ -87,13 +96,13 @@ class Module(Members, Hooks, State):
         if self.call_super_init:
             super().__init__(*args, **kwargs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self: _Forward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            if self._hooked:
+            if self._hooked:  # type: ignore[attr-defined]
                 return call_hooked(self, args, kwargs)
             return self.forward(*args, **kwargs)
         except Exception as error:
-            _note_path(self, error)
+            _note_path(self, error)  # type: ignore[arg-type]
             raise
 
     # --- walks --------------------------------------------------------------------------

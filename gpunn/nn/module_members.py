@@ -132,7 +132,11 @@ class Members:
         # A __getattr__ slows down every method call, so there is one only when a subclass has
         # its own, which will call super()'s.
         if hasattr(cls, "__getattr__") and not hasattr(Members, "__getattr__"):
-            Members.__getattr__ = _getattr  # type: ignore[attr-defined]
+            Members.__getattr__ = _getattr  # type: ignore[method-assign]
+
+    if TYPE_CHECKING:  # buffers and modules that are registered by name
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -53,7 +53,7 @@ class State:
 
     def state_dict(
         self: Any, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
-    ) -> Any:
+    ) -> dict[str, Any]:
         """The parameters and persistent buffers of this module and those in it, by name.
 
         The tensors share memory with the module's; they are detached unless `keep_vars`. Names

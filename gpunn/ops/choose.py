@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -113,6 +113,12 @@ def _where_vjp(g: Any, mask: Any) -> Any:
     return only(mask, g), only(~mask, g)
 
 
+@overload
+def where(condition: Tensor) -> tuple[Tensor, ...]: ...
+@overload
+def where(
+    condition: Tensor, input: Any, other: Any, *, out: Tensor | None = None
+) -> Tensor: ...
 def where(
     condition: Tensor, input: Any = None, other: Any = None, *, out: Tensor | None = None
 ) -> Any:

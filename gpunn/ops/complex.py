@@ -159,7 +159,7 @@ def _part(function: Any) -> property:
     return property(function, assign, doc=function.__doc__.partition("\n")[0])
 
 
-Tensor.real, Tensor.imag = _part(real), _part(imag)  # type: ignore[attr-defined]
+Tensor.real, Tensor.imag = _part(real), _part(imag)  # type: ignore[assignment]
 
 
 def _angle_forward(x: Any, xp: Any) -> Any:

@@ -322,7 +322,7 @@ def _quantile(
     if keepdim and axis is None:
         y = y.reshape((1,) * ndim + (-1,))
     elif keepdim and ndim:
-        y = y.unsqueeze(axis)
+        y = y.unsqueeze(axis)  # type: ignore[arg-type]  # None is served above
     return y.movedim(-1, 0) if qs.ndim else y.squeeze(-1)
 
 

@@ -12,13 +12,13 @@ import multiprocessing
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import connection
 from typing import Any, Generic, NoReturn, TypeVar
 
 import gpunn
 from gpunn.utils.data.collate import default_collate, default_convert
-from gpunn.utils.data.dataset import IterableDataset
+from gpunn.utils.data.dataset import Dataset, IterableDataset
 from gpunn.utils.data.pin_memory import Stager
 from gpunn.utils.data.pool import end_of, start_workers, stop_workers
 from gpunn.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler
@@ -61,7 +61,7 @@ class DataLoader(Generic[T_co]):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Dataset[T_co] | Sequence[T_co],
         batch_size: int | None = 1,
         shuffle: bool | None = None,
         sampler: Iterable[Any] | None = None,
@@ -82,7 +82,7 @@ class DataLoader(Generic[T_co]):
         progress: bool = False,
     ) -> None:
         _check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
-        self.dataset = dataset
+        self.dataset: Any = dataset
         self.num_workers = num_workers
         self.prefetch_factor = 2 if num_workers and prefetch_factor is None else prefetch_factor
         self.pin_memory = pin_memory
@@ -113,9 +113,9 @@ class DataLoader(Generic[T_co]):
             if self._streams:
                 sampler = itertools.repeat(None)
             elif shuffle:
-                sampler = RandomSampler(dataset, generator=generator)
+                sampler = RandomSampler(dataset, generator=generator)  # type: ignore[arg-type]
             else:
-                sampler = SequentialSampler(dataset)
+                sampler = SequentialSampler(dataset)  # type: ignore[arg-type]
         if batch_size is not None:
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self.batch_size = batch_size
