@@ -5,15 +5,16 @@ A tensor that is not contiguous, or that the engine cannot read where it lies, g
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpunn.autograd.graph import touch
-from gpunn.device import to_host
+from gpunn.device import Device, to_host
 from gpunn.distributed.comm import Comm
 from gpunn.distributed.group import ProcessGroup, table
 from gpunn.distributed.queries import get_group_rank
@@ -54,7 +55,7 @@ class ReduceOp:
 class Arrays:
     """Raw contiguous arrays of tensors for an engine, and the way back for the results."""
 
-    def __init__(self, comm: Comm, device: Any):
+    def __init__(self, comm: Comm, device: Device):
         self.comm, self.device = comm, device
         self.late: list[tuple[Tensor, Any]] = []
 
@@ -194,6 +195,26 @@ def op_name(op: Any, tensor: Tensor) -> str:
     return "sum" if op is RedOpType.AVG else op.name.lower()
 
 
+def settled(comm: Comm, device: Device) -> Any:
+    """Makes a GPU current; what is launched on it is done at the end, for an engine of the host.
+
+    Such an engine reads and writes memory at once, perhaps in another thread with a stream of its
+    own.
+    """
+    if device.type == "cpu" or comm.deferred:
+        return contextlib.nullcontext()
+    return _settled(device)
+
+
+@contextlib.contextmanager
+def _settled(device: Device) -> Iterator[None]:
+    from gpunn import cuda
+
+    with cuda.device(device):
+        yield
+        cuda.current_stream().synchronize()
+
+
 def run(
     what: str, found: ProcessGroup, like: Tensor, results: list[Any], async_op: bool,
     prepare: Callable[[Comm, Arrays], Callable[[], Any]],
@@ -201,11 +222,13 @@ def run(
     """Runs what `prepare(engine, arrays)` returns on the engine of like's device."""
     comm = found.engine(like.device)
     arrays = Arrays(comm, like.device)
-    step = prepare(comm, arrays)
+    with settled(comm, like.device):
+        step = prepare(comm, arrays)
 
     def body() -> Any:
-        answer = step()
-        arrays.finish()
+        with settled(comm, like.device):
+            answer = step()
+            arrays.finish()
         return answer
 
     return found.run(what, comm, body, results, async_op)

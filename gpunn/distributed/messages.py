@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from gpunn.distributed.arrays import Arrays, check, outside, root_of
+from gpunn.distributed.arrays import Arrays, check, outside, root_of, settled
 from gpunn.distributed.comm import Comm, Message, Request, Waiting
 from gpunn.distributed.group import ProcessGroup, chosen, default_group
 from gpunn.distributed.work import Work
@@ -41,7 +41,8 @@ def isend(
             "current process."
         )
     comm = found.engine(tensor.device)
-    x = Arrays(comm, tensor.device).of(tensor)
+    with settled(comm, tensor.device):
+        x = Arrays(comm, tensor.device).of(tensor)
     request = comm.isend(x, peer, tag, aside(found, "send"))
     return _Transfer("send", found, request, [tensor], x)
 
@@ -66,9 +67,15 @@ def irecv(
         )
     comm = found.engine(tensor.device)
     arrays = Arrays(comm, tensor.device)
-    x = arrays.out(tensor)
+    with settled(comm, tensor.device):
+        x = arrays.out(tensor)
     request = comm.irecv(x, peer, tag, aside(found, "recv"))
-    return _Transfer("recv", found, request, [tensor], x, arrays.finish)
+
+    def finish() -> None:
+        with settled(comm, tensor.device):
+            arrays.finish()
+
+    return _Transfer("recv", found, request, [tensor], x, finish)
 
 
 class _Transfer(Work):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.device import to_host
 from gpunn.distributed.comm import Comm, Request, Waiting
 from gpunn.distributed.errors import DistBackendError
 from gpunn.dtypes import F32
@@ -41,6 +42,15 @@ def is_installed() -> bool:
     return True
 
 
+@functools.cache
+def takes_cuda() -> bool:
+    """Whether the MPI library says that it reads and writes the memory of GPUs (Open MPI does)."""
+    import ctypes
+
+    query = getattr(ctypes.CDLL(module().__file__), "MPIX_Query_cuda_support", None)
+    return query is not None and bool(query())
+
+
 class MpiComm(Comm):
     """The engine of a group over an MPI communicator."""
 
@@ -55,14 +65,8 @@ class MpiComm(Comm):
             "sum": mpi.SUM, "product": mpi.PROD, "min": mpi.MIN, "max": mpi.MAX,
             "band": mpi.BAND, "bor": mpi.BOR, "bxor": mpi.BXOR,
         }  # fmt: skip
-        if self._takes_cuda(mpi):
+        if takes_cuda():
             self.device_types = ("cpu", "cuda")
-
-    @staticmethod
-    def _takes_cuda(mpi: Any) -> bool:
-        """Whether the library says that it reads the memory of GPUs."""
-        query = getattr(mpi, "Query_cuda_support", None)
-        return bool(query and query())
 
     @classmethod
     def of_ranks(cls, ranks: Sequence[int], waiting: Waiting) -> MpiComm:
@@ -81,11 +85,11 @@ class MpiComm(Comm):
         return cls(world.Create_group(world.Get_group().Incl(list(ranks))), waiting)
 
     def all_reduce(self, x: Any, op: str) -> None:
-        with _Exact(x, op) as y:
+        with _Exact(x) as y:
             self._wait(self._comm.Iallreduce(module().IN_PLACE, y, self._ops[op]))
 
     def reduce(self, x: Any, root: int, op: str) -> None:
-        with _Exact(x, op) as y:
+        with _Exact(x, write=self.rank == root) as y:
             here = module().IN_PLACE if self.rank == root else y
             there = y if self.rank == root else None
             self._wait(self._comm.Ireduce(here, there, self._ops[op], root))
@@ -97,7 +101,7 @@ class MpiComm(Comm):
         self._wait(self._comm.Iallgather(_raw(x), _raw(out)))
 
     def reduce_scatter(self, out: Any, x: Any, op: str) -> None:
-        with _Exact(x, op, write=False) as y, _Exact(out, op, read=False) as z:
+        with _Exact(x, write=False) as y, _Exact(out) as z:
             self._wait(self._comm.Ireduce_scatter_block(y, z, self._ops[op]))
 
     def isend(self, x: Any, peer: int, tag: int, waiting: Waiting | None = None) -> Request:
@@ -107,11 +111,27 @@ class MpiComm(Comm):
     def irecv(
         self, x: Any, peer: int | None, tag: int, waiting: Waiting | None = None
     ) -> Request:
-        mpi = module()
+        mpi, what = module(), (waiting or self.waiting).what
         status = mpi.Status()
         where = mpi.ANY_SOURCE if peer is None else peer
         request = self._comm.Irecv(_raw(x), where, tag + 1)
-        return Request(lambda: request.Test(status), status.Get_source)
+
+        def test() -> bool:
+            try:
+                done = request.Test(status)
+                came = status.Get_count(mpi.BYTE) if done else x.nbytes
+            except mpi.Exception as error:
+                if error.Get_error_class() != mpi.ERR_TRUNCATE:
+                    raise DistBackendError(f"{what}: MPI says: {error}") from error
+                done, came = True, "more"
+            if came != x.nbytes:
+                raise DistBackendError(
+                    f"{what}: rank {self.waiting.ranks[status.Get_source()]}: it sent {came} bytes "
+                    f"where {x.nbytes} are expected: shapes or dtypes differ between ranks"
+                )
+            return done
+
+        return Request(test, status.Get_source)
 
     def barrier(self) -> None:
         self._wait(self._comm.Ibarrier())
@@ -130,24 +150,30 @@ class MpiComm(Comm):
 
 
 class _Exact:
-    """An array in a dtype that MPI can calculate with: bool as uint8, 16-bit floats as float32."""
+    """An array that MPI can calculate with: bool as uint8, 16-bit floats as float32, on the host.
 
-    def __init__(self, x: Any, op: str, read: bool = True, write: bool = True):
-        self._x, self._read, self._write, self._op = x, read, write, op
+    No MPI library sums the memory of GPUs without blocking.
+    """
+
+    def __init__(self, x: Any, write: bool = True):
+        self._x, self._write = x, write
 
     def __enter__(self) -> Any:
-        kind, size = self._x.dtype.kind, self._x.dtype.itemsize
-        self._dtype = F32 if kind in "fV" and size == 2 else None
-        if kind == "b":
-            self._dtype = np.dtype(np.uint8)
-        if self._dtype is None:
-            return self._x
-        self._y = self._x.astype(self._dtype)
+        self._y, dtype = to_host(self._x), self._x.dtype
+        if dtype.kind in "fV" and dtype.itemsize == 2:
+            self._y = self._y.astype(F32)
+        elif dtype.kind == "b":
+            self._y = self._y.astype(np.uint8)
         return self._y
 
     def __exit__(self, kind: Any, *rest: object) -> None:
-        if self._dtype is not None and self._write and kind is None:
-            self._x[...] = self._y
+        if self._y is self._x or not self._write or kind is not None:
+            return
+        made = self._y.astype(self._x.dtype, copy=False)
+        if type(self._x) is np.ndarray:
+            self._x[...] = made
+        else:
+            self._x.set(made)
 
 
 def _raw(x: Any) -> Any:
