@@ -23,7 +23,7 @@ from gpunn.linalg._common import (
 )
 from gpunn.linalg.norms import tolerance
 from gpunn.linalg.spectral import svd_arrays
-from gpunn.ops._rows import half, proper
+from gpunn.ops._rows import half, proper, same_device
 from gpunn.tensor import Tensor, wrap
 
 
@@ -169,6 +169,7 @@ def _check_lstsq(name: str, a: Tensor, b: Tensor, driver: str | None) -> str:
     if b.array.ndim < 1:
         raise RuntimeError(f"{name}: other must have at least 1 dimension.")
     check_floating(name, a)
+    same_device(name, (a, b))
     if a.array.dtype != b.array.dtype:
         raise RuntimeError(
             f"{name}: Expected input and other to have the same dtype, but got input's dtype "

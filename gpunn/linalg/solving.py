@@ -28,6 +28,7 @@ from gpunn.linalg._common import (
     tensor_vjp,
 )
 from gpunn.linalg.lu_factors import first_zero, lu_array, lu_solve_array
+from gpunn.ops._operands import same_device
 from gpunn.tensor import Tensor
 
 # --- exact solutions ------------------------------------------------------------------------
@@ -107,7 +108,8 @@ def solve_ex(
 
 
 def check_shapes(name: str, a: Tensor, b: Tensor, left: bool = True) -> None:
-    """RuntimeError where matrices do not fit in AX = B, or XA = B."""
+    """RuntimeError where matrices do not fit in AX = B, or XA = B, or lie on two devices."""
+    same_device(name, (a, b))
     if a.array.shape[-2 if left else -1] != b.array.shape[-2 if left else -1]:
         (n, m), (k, r) = a.array.shape[-2:], b.array.shape[-2:]
         raise RuntimeError(

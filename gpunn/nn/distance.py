@@ -12,7 +12,7 @@ from gpunn.autograd.graph import result, unbroadcast, vjp
 from gpunn.linalg.norms import vector_norm
 from gpunn.nn.module import Module
 from gpunn.nn.reduction import unsupported
-from gpunn.ops._rows import half, proper, write_out
+from gpunn.ops._rows import half, proper, same_device, write_out
 from gpunn.ops.query import result_type
 from gpunn.ops.shape import broadcast_tensors
 from gpunn.tensor import Tensor, wrap
@@ -219,6 +219,7 @@ def cdist(
             raise RuntimeError(f"cdist only supports at least 2D tensors, X{i} got: {x.ndim}D")
         if not x.is_floating_point():
             raise RuntimeError(f"cdist only supports floating-point dtypes, X{i} got: {x.dtype}")
+    same_device("cdist", (x1, x2))
     if x1.shape[-1] != x2.shape[-1]:
         raise RuntimeError(
             f"X1 and X2 must have the same number of columns. X1: {x1.shape[-1]} X2: {x2.shape[-1]}"

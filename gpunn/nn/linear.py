@@ -45,6 +45,7 @@ def linear(
     if (
         w.ndim != 2 or x.ndim == 0 or w.dtype is not d or weight.device is not input.device
         or (b is not None and (b.ndim != 1 or b.dtype is not d))
+        or (bias is not None and bias.device is not weight.device)
     ):  # fmt: skip
         if b is not None and w.dtype is not d and w.ndim == 2 and x.ndim > 0:
             raise RuntimeError(

@@ -222,6 +222,7 @@ def binary_cross_entropy(
     tensor(0.6931)
     """
     reduction = pick_reduction(reduction, size_average, reduce)
+    same_device("binary_cross_entropy", (input, target))
     if target.array.shape != input.array.shape:
         raise ValueError(
             f"Using a target size ({target.shape}) that is different to the input size "

@@ -15,8 +15,14 @@ from gpunn.ops.join import cat, stack
 from gpunn.tensor import Tensor
 
 
-def _check_states(input: Tensor, states: Any) -> None:
+def _check_states(input: Tensor, states: Any, params: Any) -> None:
     """Dtypes and devices agree."""
+    for param in params:
+        if param.device is not input.device:
+            raise RuntimeError(
+                "Input and parameter tensors are not at the same device, found input tensor at "
+                f"{input.device} and parameter tensor at {param.device}"
+            )
     for state in states:
         if state.device is not input.device:
             raise RuntimeError(
@@ -51,7 +57,7 @@ def _layers(
     num_layers: int, dropout: float, train: bool, bidirectional: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """(out, last states) of packed rows; `states` is (h,), or (h, c) of an LSTM."""
-    _check_states(x, states)
+    _check_states(x, states, params)
     ways = 2 if bidirectional else 1
     projected = len(states) == 2 and states[0].shape[2] != states[1].shape[2]
     weights = _split(params, biased, projected, num_layers * ways)

@@ -18,7 +18,7 @@ from gpunn.cuda.kernels import pool as kernels
 from gpunn.nn.module import Module
 from gpunn.nn.pool import at_places_vjp
 from gpunn.nn.windows import Ints
-from gpunn.ops._rows import proper
+from gpunn.ops._rows import proper, same_device
 from gpunn.tensor import Tensor
 
 
@@ -57,6 +57,7 @@ def _output_size(x: Any, kernel: Ints, stride: Ints, padding: Ints, wanted: Any)
 
 
 def _check(input: Tensor, indices: Tensor, dims: int) -> None:
+    same_device(f"max_unpool{dims}d", (input, indices))
     shape, places = input.array.shape, indices.array
     if places.dtype != np.int64:
         raise RuntimeError(

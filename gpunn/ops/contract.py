@@ -18,7 +18,7 @@ import numpy as np
 
 from gpunn.amp.casts import AUTOCAST, autocasts, casts
 from gpunn.autograd.graph import needs, result, vjp
-from gpunn.ops._rows import cast, write_out
+from gpunn.ops._rows import cast, same_device, write_out
 from gpunn.ops.linalg import _c, _proper, matmul_array
 from gpunn.tensor import Tensor, normal_dim
 
@@ -288,6 +288,7 @@ def einsum(*args: Any) -> Tensor:
     tensor([[11]])
     """
     equation, tensors = _equation(args)
+    same_device("einsum", tuple(tensors))
     terms, to, plain = _terms(equation, tuple([t.array.shape for t in tensors]))
     if plain:
         return _pair(tensors[0], terms[0], tensors[1], terms[1], to)
@@ -337,6 +338,7 @@ def tensordot(
     tensor([12., 12.])
     """
     first, second = _dim_lists(a, b, dims)
+    same_device("tensordot", (a, b))
     if a.array.dtype != b.array.dtype:
         raise RuntimeError(f"both inputs should have same dtype, got {_c(a)} and {_c(b)}")
     la: list[Any] = [("a", i) for i in range(a.array.ndim)]

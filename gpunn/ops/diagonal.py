@@ -10,7 +10,7 @@ from gpunn import dtypes
 from gpunn.amp.casts import autocasts
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, view, vjp
-from gpunn.ops._rows import cast, document, inplace, refusal, write_out
+from gpunn.ops._rows import document, inplace, refusal, write_out
 from gpunn.ops.choose import only
 from gpunn.ops.views import reshape
 from gpunn.tensor import Tensor, method, normal_dim
@@ -81,7 +81,7 @@ def diagonal_scatter(
             [0., 1.]])
     """
     axes = _pair(dim1, dim2, input.array.ndim)
-    src = cast(src, input.array.dtype)
+    src = src.to(input)  # type: ignore[attr-defined]
     y = input.array.copy()
     part = _diagonal_of(y, offset, axes)
     if part.shape != src.array.shape:

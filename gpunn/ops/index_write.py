@@ -238,6 +238,7 @@ def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool, here: bool)
             f"put_(): self and source expected to have the same dtype, but got self.dtype = "
             f"{proper(x.dtype)} and source.dtype = {proper(source.dtype)}"
         )
+    same_device("put_", (x, source))
     i = flat_index("put_", x, index)
     if i.size != source.array.size:
         raise IndexError(
@@ -284,7 +285,7 @@ def _scattered(input: Tensor, src: Tensor, key: Key) -> Tensor:
             "expected src to have a size equal to the slice of self. src size = "
             f"{list(src.array.shape)}, slice size = {list(shape)}"
         )
-    return put_at(input, key, cast(src, input.array.dtype), False)
+    return put_at(input, key, src.to(input), False)  # type: ignore[attr-defined]
 
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:

@@ -128,6 +128,7 @@ def isclose(
     >>> gpunn.isclose(gpunn.tensor([1.]), gpunn.tensor([1.000001]))
     tensor([True])
     """
+    same_device("isclose", (input, other))
     if input.dtype is not other.dtype:
         raise RuntimeError(f"{input.dtype} did not match {other.dtype}")
     for name, tolerance in (("rtol", rtol), ("atol", atol)):

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunn.autograd.graph import namespace as ns
 from gpunn.autograd.graph import result, unbroadcast, view, vjp
-from gpunn.ops._rows import refusal, size_error
+from gpunn.ops._rows import refusal, same_device, size_error
 from gpunn.ops.accumulate import add_at
 from gpunn.ops.index import put
 from gpunn.ops.reduce import sum_array
@@ -222,6 +222,7 @@ def repeat_interleave(
     axis = normal_dim(dim, source.array.ndim)
     n = source.array.shape[axis]
     if isinstance(repeats, Tensor):
+        same_device("repeat_interleave", (input, repeats))
         counts = _counts(repeats.array, n, axis)
         counts = counts if counts.size == n else int(counts.reshape(-1)[0])
     else:

@@ -304,8 +304,6 @@ def as_strided_scatter(
     >>> gpunn.as_strided_scatter(gpunn.zeros(4), gpunn.ones(2), (2,), (2,))
     tensor([1., 0., 1., 0.])
     """
-    from gpunn.ops._rows import cast
-
     x = input.array
     place, origin = _storage_place(x, size, stride, storage_offset), place_of(x)
     if src.array.shape != place.shape:
@@ -313,7 +311,7 @@ def as_strided_scatter(
             "expected src to have a size equal to the slice of self. src size = "
             f"{list(src.array.shape)}, slice size = {list(place.shape)}"
         )
-    src = cast(src, x.dtype)
+    src = src.to(input)  # type: ignore[attr-defined]
     low, count = _range(place, origin)
     flat = _laid(x, origin, low, count)
     at(flat, place, low)[...] = src.array

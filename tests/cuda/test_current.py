@@ -243,7 +243,19 @@ def test_copies_between_all(two_gpus):
         lambda x, y: gpunn.add(x, x, out=y),
         lambda x, y: F.layer_norm(x, (3,), y[0]),
         lambda x, y: F.embedding(x.long(), y),
+        lambda x, y: F.linear(x, x, y[0]),
         lambda x, y: nn.Linear(3, 3, device=y.device)(x),
+        lambda x, y: F.binary_cross_entropy(x, y),
+        lambda x, y: gpunn.einsum("ij,jk", x, y),
+        lambda x, y: gpunn.tensordot(x, y),
+        lambda x, y: gpunn.cdist(x, y),
+        lambda x, y: gpunn.linalg.solve(x, y),
+        lambda x, y: gpunn.linalg.solve_triangular(x, y, upper=True),
+        lambda x, y: gpunn.linalg.lstsq(x, y),
+        lambda x, y: gpunn.allclose(x, y),
+        lambda x, y: x.repeat_interleave(y[0].long(), 0),
+        lambda x, y: x.put(gpunn.arange(9, device=x.device), y),
+        lambda x, y: F.max_unpool1d(x[None], y[None].long(), 1),
     ],
 )
 def test_operands_on_two_gpus(two_gpus, mixed):
@@ -252,6 +264,24 @@ def test_operands_on_two_gpus(two_gpus, mixed):
     for pair in ((x, y), (y, x)):
         with pytest.raises(RuntimeError, match=match + r"cuda:[01] and cuda:[01]!"):
             mixed(*pair)
+
+
+def test_recurrent_layers_name_the_device_of_the_parameters(two_gpus):
+    x = gpunn.ones(3, 2, 4, device=two_gpus[0])
+    match = "not at the same device, found input tensor at cuda:0 and parameter tensor at cuda:1"
+    with pytest.raises(RuntimeError, match=match):
+        nn.LSTM(4, 2).to(two_gpus[1])(x)
+    with pytest.raises(RuntimeError, match="found input tensor at cuda:0 and hidden tensor at cpu"):
+        nn.GRU(4, 2).to(two_gpus[0])(x, gpunn.zeros(1, 2, 2))
+
+
+def test_values_for_parts_come_from_any_device(two_gpus):
+    """PyTorch copies them, as copy_ does."""
+    x, y = (drawn(3, 3, device=d, seed=i) for i, d in enumerate(two_gpus))
+    made = gpunn.diagonal_scatter(x, y[0]).select_scatter(y[1], 0, 2).slice_scatter(y[:1], 0, 0, 1)
+    made = gpunn.as_strided_scatter(made, y[2], (3,), (1,), 3)
+    assert made.device is two_gpus[0]
+    close(made, gpunn.stack([y[0], y[2], y[1]]))
 
 
 def test_a_gradient_on_another_gpu(two_gpus):
