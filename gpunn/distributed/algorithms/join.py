@@ -45,6 +45,9 @@ class Joinable(abc.ABC):
 
     Its per-iteration method calls `Join.notify_join_context(self)` before its collectives.
     Source: https://docs.pytorch.org/docs/stable/distributed.algorithms.join.html#torch.distributed.algorithms.Joinable
+
+    >>> issubclass(nn.parallel.DistributedDataParallel, gpunn.distributed.algorithms.Joinable)
+    True
     """
 
     def __init__(self) -> None:
@@ -73,6 +76,13 @@ class Join:
     `throw_on_early_termination`: all ranks raise RuntimeError when the first is done.
     Other keywords go to the `join_hook` of each of `joinables`.
     Source: https://docs.pytorch.org/docs/stable/distributed.algorithms.join.html#torch.distributed.algorithms.Join
+
+    >>> dist = gpunn.distributed
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> model = nn.parallel.DistributedDataParallel(nn.Linear(1, 1))
+    >>> with dist.algorithms.Join([model]):
+    ...     model(gpunn.ones(2, 1)).sum().backward()
+    >>> dist.destroy_process_group()
     """
 
     def __init__(

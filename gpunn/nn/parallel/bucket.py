@@ -103,6 +103,17 @@ class GradBucket:
     """What a communication hook gets: the flat tensor of one bucket and what it is made of.
 
     Source: https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html#torch.distributed.GradBucket
+
+    >>> dist = gpunn.distributed
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> def look(state, bucket):
+    ...     print(bucket.index(), bucket.buffer(), bucket.is_last())
+    ...     return dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+    >>> model = nn.parallel.DistributedDataParallel(nn.Linear(2, 1))
+    >>> model.register_comm_hook(None, look)
+    >>> model(gpunn.ones(3, 2)).sum().backward()
+    0 tensor([3., 3., 3.]) True
+    >>> dist.destroy_process_group()
     """
 
     def __init__(self, bucket: Bucket, last: bool):

@@ -20,8 +20,8 @@ from gpunn.distributed.algorithms.join import Join, Joinable, JoinHook
 from gpunn.distributed.arrays import ReduceOp
 from gpunn.distributed.collectives import all_reduce, broadcast_coalesced
 from gpunn.distributed.group import ProcessGroup, chosen, default_group
-from gpunn.distributed.objects import all_gather_object
 from gpunn.nn.module import Module
+from gpunn.nn.parallel.agreement import check_same_on_all_ranks
 from gpunn.nn.parallel.bucket import FIRST_BYTES, GradBucket, make_buckets
 from gpunn.nn.parallel.comm import as_device
 from gpunn.nn.parallel.reducer import Reducer
@@ -178,13 +178,7 @@ class DistributedDataParallel(Module, Joinable):
             "bucket_cap_mb": (self.bucket_bytes_cap, self.bucket_bytes_cap_list),
             "skip_all_reduce_unused_params": self.skip_all_reduce_unused_params,
         }  # fmt: skip
-        parts: list[Any] = [None] * self.process_group.size()
-        all_gather_object(parts, (tensors, how), self.process_group)
-        first, ranks = parts[0], self.process_group.ranks
-        for rank, theirs in zip(ranks, parts, strict=True):
-            if theirs != first:
-                told = _difference(ranks[0], first, rank, theirs)
-                raise RuntimeError(f"DDP expects same model across all ranks, but {told}")
+        check_same_on_all_ranks(tensors, how, self.process_group)
 
     def _share(self, tensors: Sequence[Tensor], root: int = 0) -> None:
         """Makes tensors equal those of a rank of the group."""
@@ -267,6 +261,16 @@ class DistributedDataParallel(Module, Joinable):
         Called once, before training. `gpunn.distributed.algorithms.ddp_comm_hooks` has hooks that
         compress. TypeError for what cannot be called, RuntimeError for a second hook.
         Source: https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html
+
+        >>> dist = gpunn.distributed
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> hooks = dist.algorithms.ddp_comm_hooks.default_hooks
+        >>> model = nn.parallel.DistributedDataParallel(nn.Linear(1, 1))
+        >>> model.register_comm_hook(None, hooks.bf16_compress_hook)
+        >>> model(gpunn.ones(4, 1)).sum().backward()
+        >>> model.module.bias.grad
+        tensor([4.])
+        >>> dist.destroy_process_group()
         """
         if not callable(hook):
             raise TypeError("Communication hook must be callable.")
@@ -339,6 +343,14 @@ class DistributedDataParallel(Module, Joinable):
         Averages are over all ranks, or with `divide_by_initial_world_size=False` over those that
         still have data. `throw_on_early_termination`: all ranks raise when the first is done.
         Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html#torch.nn.parallel.DistributedDataParallel.join
+
+        >>> dist = gpunn.distributed
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> model = nn.parallel.DistributedDataParallel(nn.Linear(1, 1))
+        >>> with model.join():
+        ...     for batch in gpunn.ones(3, 2, 1):  # elsewhere there may be more of them, or less
+        ...         model(batch).sum().backward()
+        >>> dist.destroy_process_group()
         """
         return Join(
             [self], enable, throw_on_early_termination,
@@ -419,26 +431,6 @@ def _distinct(named: Any) -> list[tuple[str, Tensor]]:
     for name, tensor in named:
         found.setdefault(id(tensor), (name, tensor))
     return list(found.values())
-
-
-def _difference(rank: int, first: Any, other: int, theirs: Any) -> str:
-    """The first difference of two models: of their tensors, or of how they are reduced."""
-    (a, how), (b, others) = first, theirs
-    if len(a) != len(b):
-        counts = [sum(kind == "parameter" for kind, *_ in part) for part in (a, b)]
-        names = {n for _, n, *_ in a} ^ {n for _, n, *_ in b}
-        text = f"rank {rank} has {counts[0]} params, while rank {other} has {counts[1]} params"
-        return text + (f"; not on both are {', '.join(sorted(names)[:5])}" if names else "")
-    for one, two in zip(a, b, strict=True):
-        if one != two:
-            return f"rank {rank} has {_told(*one)}, and rank {other} in its place {_told(*two)}"
-    name = next(key for key in how if how[key] != others[key])
-    return f"rank {rank} was given {name}={how[name]}, rank {other} {name}={others[name]}"
-
-
-def _told(kind: str, name: str, shape: tuple[int, ...], dtype: str, requires_grad: bool) -> str:
-    frozen = "" if requires_grad or kind == "buffer" else ", without gradient"
-    return f"the {kind} {name} of shape {list(shape)}, {dtype}{frozen}"
 
 
 def _bytes(mebibytes: float) -> int:

@@ -76,6 +76,9 @@ def fp16_compress_wrapper(hook: Callable[..., Future[Tensor]]) -> Callable[..., 
     """The hook, given buckets in float16.
 
     Source: https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html#torch.distributed.algorithms.ddp_comm_hooks.default_hooks.fp16_compress_wrapper
+
+    >>> from gpunn.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+    >>> both = default_hooks.fp16_compress_wrapper(powerSGD_hook.powerSGD_hook)
     """
     return _wrapper(hook, dtypes.float16)
 
