@@ -178,11 +178,13 @@ from gpunn.tensor import Size, Tensor  # noqa: E402
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
+    "__config__": "gpunn.__config__",
     "cpu": "gpunn.cpu",
     "distributed": "gpunn.distributed",
     "func": "gpunn.func",
     "futures": "gpunn.futures",
     "optim": "gpunn.optim",
+    "profiler": "gpunn.profiler",
     "utils": "gpunn.utils",
     "serialization": "gpunn.serialization",
     "native": "gpunn.native",
@@ -191,6 +193,7 @@ _FUNCTIONS_ON_FIRST_USE = {
     "save": "gpunn.serialization",
     "load": "gpunn.serialization",
     "doctor": "gpunn.diagnostics",
+    "show_config": "gpunn.__config__",
     "set_num_threads": "gpunn.threads",
     "get_num_threads": "gpunn.threads",
     "summary": "gpunn.model_summary",

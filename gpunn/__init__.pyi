@@ -8,6 +8,7 @@ from gpunn.random import Generator as Generator
 from gpunn.tensor import Size as Size
 from gpunn.tensor import Tensor as Tensor
 from gpunn.storage import UntypedStorage as UntypedStorage
+from gpunn import __config__ as __config__
 from gpunn.nn.adaptive_pool import adaptive_avg_pool1d as adaptive_avg_pool1d
 from gpunn.ops.elementwise import add as add
 from gpunn.ops.addmm import addbmm as addbmm
@@ -331,6 +332,7 @@ from gpunn.printing import set_printoptions as set_printoptions
 from gpunn.random import set_rng_state as set_rng_state
 from gpunn.settings import set_warn_always as set_warn_always
 from gpunn.dtypes import short as short
+from gpunn.__config__ import show_config as show_config
 from gpunn.ops.index_write import slice_scatter as slice_scatter
 from gpunn.nn.softmax import softmax as softmax
 from gpunn.ops.order import sort as sort

