@@ -305,6 +305,11 @@ class Tensor(Methods):
 
         return tensor_repr(self, tensor_contents)
 
+    def _repr_html_(self) -> str | None:  # what a notebook shows
+        from gpunn.html_repr import tensor_html
+
+        return tensor_html(self)
+
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.array.ndim == 0 else object.__format__(self, spec)
 

@@ -390,6 +390,11 @@ class Module(Members, Hooks, State):
             return f"{self._get_name()}({extra})"
         return self._get_name() + "(\n  " + "\n  ".join(lines + children) + "\n)"
 
+    def _repr_html_(self) -> str | None:  # what a notebook shows
+        from gpunn.html_repr import module_html
+
+        return module_html(self)
+
 
 def _addindent(text: str, spaces: int) -> str:
     """`text` with all its lines but the first one indented; blank ones become empty."""

@@ -192,8 +192,9 @@ def _shapes() -> dict[tuple[int, int], str]:
     """The shapes of results that are still there: a node does not know its own."""
     found = {}
     for thing in gc.get_objects():
-        if type(thing) is Tensor and isinstance(thing.node, (Node, Output)):
-            found[_key(thing.node)] = shape_of(thing)
+        node = getattr(thing, "node", None) if type(thing) is Tensor else None
+        if isinstance(node, (Node, Output)):
+            found[_key(node)] = shape_of(thing)
     return found
 
 

@@ -73,7 +73,7 @@ class _Recorder:
         self.boxes: list[tuple[int, int, Box]] = []  # calls of containers: begin, end
         self.made: dict[Any, Vertex] = {self.seed: Vertex("tensor", "")}  # by node
         self.memories: dict[int, Vertex] = {}  # the last to write a memory, for what has no node
-        self.kept: list[Any] = []  # arrays: their ids stay their own
+        self.kept: list[Any] = []  # owners of memory: their ids stay their own
         self.reads: list[tuple[Any, Vertex]] = []
         self.times: Counter[str] = Counter()
         self.saved: dict[int, int] = {}
@@ -149,8 +149,13 @@ class _Recorder:
 
     def read(self, t: Tensor) -> tuple[Any, int, Tensor, str]:
         """Where a tensor is in the graph now, its memory, itself and its shape."""
-        self.kept.append(t.array)
-        return vertex(t), id(root(t.array)), t, _label(t)
+        return vertex(t), self.memory(t), t, _label(t)
+
+    def memory(self, t: Tensor) -> int:
+        """What the views of a memory have in common; the memory stays."""
+        owner = t if t.is_sparse or is_lazy(t) else root(t.array)
+        self.kept.append(owner)
+        return id(owner)
 
     def input(self, value: Any, name: str) -> Any:
         count = len(tensors_in(value))
@@ -175,8 +180,7 @@ class _Recorder:
         return _replaced(value, lambda t: self.mark(t, made))
 
     def mark(self, t: Tensor, made: Vertex) -> Tensor:
-        self.memories[id(root(t.array))] = made
-        self.kept.append(t.array)
+        self.memories[self.memory(t)] = made
         plain = type(t) in (Tensor, Parameter) and t.dtype.category >= dtypes.FLOATING
         if not plain or not autograd.is_grad_enabled():
             return t
