@@ -7,6 +7,7 @@ other leaves add up in the context, each worker's in its own.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import threading
 from collections.abc import Sequence
@@ -62,6 +63,7 @@ class _Current(threading.local):
 
 current = _Current()
 _known: dict[int, Context] = {}
+_ended: collections.deque[int] = collections.deque(maxlen=1000)  # for calls that come after that
 _lock = threading.Lock()
 _counter = itertools.count(1)
 
@@ -81,7 +83,9 @@ def find(number: int, create: bool = False) -> Context:
         if found is None:
             if not create:
                 raise RuntimeError(f"Could not find autograd context with id: {number}")
-            found = _known[number] = Context(number)
+            found = Context(number)
+            if number not in _ended:
+                _known[number] = found
         return found
 
 
@@ -89,6 +93,7 @@ def release(number: int) -> set[int]:
     """Forgets a context; the workers that took part in it."""
     with _lock:
         found = _known.pop(number, None)
+        _ended.append(number)
     return set() if found is None else found.workers
 
 

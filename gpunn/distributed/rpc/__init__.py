@@ -66,6 +66,14 @@ class TensorPipeRpcBackendOptions(RpcBackendOptions):
         self.num_worker_threads = num_worker_threads
         self.device_maps, self.devices = device_maps or {}, devices or []
 
+    def set_device_map(self, to: str, device_map: dict[Any, Any]) -> None:
+        """Adds to `device_maps`, which changes nothing."""
+        self.device_maps[to] = {**self.device_maps.get(to, {}), **device_map}
+
+    def set_devices(self, devices: list[Any]) -> None:
+        """Sets `devices`, which changes nothing."""
+        self.devices = devices
+
 
 def is_available() -> bool:
     """True: the package is always here.

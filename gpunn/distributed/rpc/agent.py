@@ -165,7 +165,7 @@ class Agent:
     ) -> None:  # fmt: skip
         """Sends a call; arguments are what they are now."""
         seconds = self.timeout if timeout is None or timeout < 0 else timeout
-        data, message = messages.pack(task, context, self.share)
+        parts, message = messages.pack(task, context, self.share)
         if context is not None:
             context.workers.add(to.id)
         call, number = _Call(to, seconds, arrived), next(self._numbers)
@@ -176,7 +176,7 @@ class Agent:
                 self._news.notify_all()
         try:
             call.via = self._connection(to)
-            call.via.send(Frame(number, 0 if context is None else context.number, message, data))
+            call.via.send(Frame(number, 0 if context is None else context.number, message, parts))
             call.sent = True
         except (OSError, DistNetworkError) as error:
             self._end(number, error=_gone(to, error))
@@ -206,7 +206,7 @@ class Agent:
                 frame = found.receive()
                 self._end(frame.call, frame)
                 del frame  # nothing that was answered stays while this waits
-        except OSError as error:
+        except Exception as error:  # no memory for an answer, too
             found.close()
             with self._news:
                 if self._connections.get(to.id) is found:
@@ -264,7 +264,7 @@ class Agent:
                 self._count(1)
                 self._pool.submit(self._answer, made, caller, frame)
                 del frame
-        except OSError:
+        except (OSError, MemoryError):
             pass
         finally:
             self._served.discard(made)
@@ -275,18 +275,18 @@ class Agent:
 
         def reply(future: Future[Any]) -> None:
             try:
-                data, message = self._packed(future, context)
+                parts, message = self._packed(future, context)
                 with contextlib.suppress(OSError):  # the caller has gone
-                    made.send(Frame(frame.call, frame.context, message, data))
+                    made.send(Frame(frame.call, frame.context, message, parts))
             finally:
                 self._count(-1)
 
         if context is not None:
             context.workers.add(caller)
-        content = frame.data, context, caller, frame.message
+        content = frame.parts, context, caller, frame.message
         self._run(lambda: messages.unpack(*content), context)._call(reply)
 
-    def _packed(self, future: Future[Any], context: Context | None) -> tuple[bytes, int]:
+    def _packed(self, future: Future[Any], context: Context | None) -> tuple[list[Any], int]:
         """What a call gave, as its answer."""
         try:
             return messages.pack((True, future.value()), context, self.share)
@@ -433,7 +433,7 @@ def later(function: Callable[..., Any], kind: str = "maybe") -> Callable[..., An
 
 def _opened(frame: Frame, context: Context | None, to: WorkerInfo) -> Any:
     """The value of an answer; raises the error in its place."""
-    good, value = messages.unpack(frame.data, context, to.id, frame.message)
+    good, value = messages.unpack(frame.parts, context, to.id, frame.message)
     if not good:
         raise _remote_error(*value)
     return value
@@ -461,7 +461,8 @@ def _remote_error(kind: bytes, name: str, text: str) -> Exception:
 
 
 def _gone(to: WorkerInfo, error: BaseException) -> DistNetworkError:
-    return DistNetworkError(f"RPC to {to.name}: the worker is gone ({error})")
+    why = str(error) or type(error).__name__
+    return DistNetworkError(f"RPC to {to.name}: the worker is gone ({why})")
 
 
 def _root(store: Store) -> Any:

@@ -1,4 +1,4 @@
-"""Connections between workers: messages with a number, a context and pickled content."""
+"""Connections between workers: messages with a number, a context and content in several parts."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import os
 import socket
 import struct
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gpunn.distributed import sockets
 from gpunn.distributed.store import Store
 
 _HELLO = struct.Struct("<q16s")  # the caller's number, the job's secret
-_HEAD = struct.Struct("<QQQQ")  # bytes, call, context (0: none), message
+_HEAD = struct.Struct("<IQQQ")  # parts, call, context (0: none), message
+_SMALL = 1 << 16  # bytes that are copied into one packet rather than sent on their own
 
 
 class Frame(NamedTuple):
-    """A message: the call it belongs to, its context's number or 0, its own number, its content."""
+    """A message: the call it belongs to, its context's number or 0, its own number, its content:
+    a pickle and the memory of large arrays."""
 
     call: int
     context: int
     message: int
-    data: Any
+    parts: Sequence[Any]
 
 
 class Connection:
@@ -35,22 +38,27 @@ class Connection:
 
     def send(self, frame: Frame) -> None:
         """Sends a message whole, or closes the connection and raises OSError."""
-        head = _HEAD.pack(len(frame.data), frame.call, frame.context, frame.message)
+        head = _HEAD.pack(len(frame.parts), frame.call, frame.context, frame.message)
+        head += struct.pack(f"<{len(frame.parts)}Q", *map(len, frame.parts))
         with self._lock:
             try:
-                if len(frame.data) < 1 << 16:  # one packet instead of two
-                    self._socket.sendall(head + frame.data)
-                else:
-                    self._socket.sendall(head)
-                    self._socket.sendall(frame.data)
+                for part in frame.parts:
+                    if len(part) > _SMALL:
+                        self._socket.sendall(head)
+                        self._socket.sendall(part)
+                        head = b""
+                    else:
+                        head += part
+                self._socket.sendall(head)
             except BaseException:  # Ctrl-C too: the rest of half a message cannot follow later
                 self.close()
                 raise
 
     def receive(self) -> Frame:
         """The next message; OSError where the connection ends."""
-        size, call, context, message = _HEAD.unpack(self._exactly(_HEAD.size))
-        return Frame(call, context, message, self._exactly(size))
+        count, call, context, message = _HEAD.unpack(self._exactly(_HEAD.size))
+        sizes = struct.unpack(f"<{count}Q", self._exactly(8 * count))
+        return Frame(call, context, message, [self._exactly(size) for size in sizes])
 
     def _exactly(self, size: int) -> bytearray:
         data = bytearray(size)

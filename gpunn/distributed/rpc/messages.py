@@ -9,7 +9,7 @@ import io
 import itertools
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpunn.autograd.graph import mode
@@ -20,6 +20,7 @@ from gpunn.nn.parameter import Parameter
 from gpunn.tensor import Tensor, wrap
 
 _numbers = itertools.count(1)
+_LARGE = 1 << 13  # bytes of an array that is not copied into the pickle
 
 
 class _Reading(threading.local):
@@ -36,8 +37,11 @@ _reading = _Reading()
 class _Pickler(pickle.Pickler):
     """Notes the tensors that need a gradient; takes the graph's part of others off."""
 
-    def __init__(self, file: Any, context: Context | None, share: Callable[[Any], Any]):
-        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+    def __init__(
+        self, file: Any, context: Context | None, share: Callable[[Any], Any],
+        apart: Callable[[pickle.PickleBuffer], bool],
+    ):  # fmt: skip
+        super().__init__(file, pickle.HIGHEST_PROTOCOL, buffer_callback=apart)
         self.context, self.share = context, share
         self.sent: list[Tensor] = []
         self.owned: set[Tensor] = set()  # parameters of modules that are sent: copied with them
@@ -53,7 +57,15 @@ class _Pickler(pickle.Pickler):
                 return _leaf, (plain,)
             self.sent.append(obj)
             return _arrived, (plain, len(self.sent) - 1)
+        if type(obj) is Tensor and _is_small_part(obj.array):
+            return wrap(obj.array.copy(), obj.device).__reduce_ex__(5)
         return self.share(obj)
+
+
+def _is_small_part(array: Any) -> bool:
+    """Whether it is a view of memory of which most would be sent for nothing."""
+    base = array.base
+    return base is not None and array.nbytes * 2 < getattr(base, "nbytes", 0) > _LARGE
 
 
 def _leaf(tensor: Tensor) -> Tensor:
@@ -68,22 +80,34 @@ def _arrived(tensor: Tensor, index: int) -> Tensor:
     return contexts.received(_reading.context, tensor, origin)
 
 
-def pack(obj: Any, context: Context | None, share: Callable[[Any], Any]) -> tuple[bytes, int]:
-    """(the pickle, the number of the message); `share` reduces what is not only data."""
-    buffer, number = io.BytesIO(), next(_numbers)
-    pickler = _Pickler(buffer, context, share)
+def pack(
+    obj: Any, context: Context | None, share: Callable[[Any], Any]
+) -> tuple[list[Any], int]:
+    """(the pickle and the memory of large arrays in it, the number of the message).
+
+    `share` reduces what is not only data. The memory is that of the arrays themselves.
+    """
+    buffer, number, parts = io.BytesIO(), next(_numbers), []
+
+    def apart(found: pickle.PickleBuffer) -> bool:
+        raw = found.raw()
+        if raw.nbytes >= _LARGE:
+            parts.append(raw)
+        return raw.nbytes < _LARGE
+
+    pickler = _Pickler(buffer, context, share, apart)
     pickler.dump(obj)
     if context is not None and pickler.sent:
         with context.lock:
             context.sent[number] = pickler.sent
-    return buffer.getvalue(), number
+    return [buffer.getbuffer(), *parts], number
 
 
-def unpack(data: Any, context: Context | None, worker: int, number: int) -> Any:
-    """The object of a message that a worker sent."""
+def unpack(parts: Sequence[Any], context: Context | None, worker: int, number: int) -> Any:
+    """The object of a message that a worker sent; its large arrays are in the memory of `parts`."""
     before = _reading.context, _reading.worker, _reading.message  # unpickling may call others
     _reading.context, _reading.worker, _reading.message = context, worker, number
     try:
-        return pickle.loads(data)
+        return pickle.loads(parts[0], buffers=parts[1:])
     finally:
         _reading.context, _reading.worker, _reading.message = before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,10 @@ class Pool:
                     self._idle -= 1
                 run, args = self._tasks.popleft()
                 self._begun += 1
-            run(*args)
+            try:
+                run(*args)
+            except BaseException:  # of a callback; the thread goes on
+                traceback.print_exc()
             del run, args  # a waiting thread keeps nothing alive
 
     def _help(self) -> None:

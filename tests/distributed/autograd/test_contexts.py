@@ -20,8 +20,11 @@ def test_contexts_are_found_by_number_until_they_are_released():
     assert contexts.release(made.number) == set()
     with pytest.raises(RuntimeError, match=f"Could not find .* id: {made.number}"):
         contexts.find(made.number)
-    assert contexts.find(made.number, create=True).number == made.number
-    contexts.release(made.number)
+    late = contexts.find(made.number, create=True)  # of a call that nobody waited for
+    assert late.number == made.number and made.number not in contexts._known
+    other = contexts.find(made.number + 1000, create=True)
+    assert contexts.find(made.number + 1000) is other
+    contexts.release(made.number + 1000)
 
 
 def test_leaves_of_a_graph():

@@ -234,9 +234,10 @@ rpc.shutdown()
 def test_workers_end_without_shutdown_after_ctrl_c_and_ungracefully():
     body = START + """
 import signal
-start()
 def hang():
     time.sleep(1000)
+
+start()
 if rank == 0:  # Ctrl-C while it waits
     threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:

@@ -22,24 +22,25 @@ def pair():
 def test_messages_arrive_whole_and_in_order(pair):
     caller, served = pair
     assert served.welcome(b"s" * 16) == 3
-    frames = [Frame(k, k + 1, k + 2, bytes(n)) for k, n in enumerate((0, 1, 65535, 65536, 1 << 22))]
+    sizes = (), (0,), (1,), (65536, 65537), (65537, 3, 65536), (1 << 22, 1 << 21), (5, 0, 1 << 20)
+    frames = [Frame(k, k + 1, k + 2, [bytes(n) for n in ns]) for k, ns in enumerate(sizes)]
     thread = threading.Thread(target=lambda: [caller.send(f) for f in frames])
     thread.start()
     assert [served.receive() for _ in frames] == frames
     thread.join()
-    served.send(Frame(1, 0, 2, b"back"))
-    assert caller.receive() == Frame(1, 0, 2, b"back")
+    served.send(Frame(1, 0, 2, [b"back"]))
+    assert caller.receive() == Frame(1, 0, 2, [b"back"])
 
 
 def test_threads_do_not_mix_their_messages(pair):
     caller, served = pair
     served.welcome(b"s" * 16)
     data = [bytes([k]) * 300_000 for k in range(8)]
-    frames = [Frame(k, 0, 0, data[k]) for k in range(8)]
+    frames = [Frame(k, 0, 0, [data[k]]) for k in range(8)]
     threads = [threading.Thread(target=caller.send, args=(frame,)) for frame in frames]
     for thread in threads:
         thread.start()
-    found = {frame.call: frame.data for frame in (served.receive() for _ in threads)}
+    found = {frame.call: frame.parts[0] for frame in (served.receive() for _ in threads)}
     assert [found[k] for k in range(8)] == data
 
 
@@ -67,7 +68,7 @@ def test_the_end_of_a_connection_wakes_who_waits(pair):
         thread.join(20)
     assert len(errors) == 2 and caller.closed
     with pytest.raises(OSError):
-        caller.send(Frame(1, 0, 0, b"late"))
+        caller.send(Frame(1, 0, 0, [b"late"]))
 
 
 def test_half_a_message_is_an_error(pair):

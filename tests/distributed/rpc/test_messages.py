@@ -14,8 +14,8 @@ def plain(obj):
 
 
 def there_and_back(obj, context=None):
-    data, number = messages.pack(obj, context, plain)
-    return messages.unpack(data, context, 5, number), number
+    parts, number = messages.pack(obj, context, plain)
+    return messages.unpack([bytearray(part) for part in parts], context, 5, number), number
 
 
 def test_tensors_in_any_structure():
@@ -23,6 +23,24 @@ def test_tensors_in_any_structure():
     found, _ = there_and_back({"a": [x.t(), (x[:, 1], None)], "b": x > 2})
     assert gpunn.equal(found["a"][0], x.t()) and gpunn.equal(found["a"][1][0], x[:, 1])
     assert gpunn.equal(found["b"], x > 2)
+
+
+def test_large_arrays_are_sent_from_where_they_are():
+    x = gpunn.arange(5000.0)
+    parts, number = messages.pack({"x": x, "t": x.reshape(50, 100).t()}, None, plain)
+    assert len(parts) == 2 and len(parts[0]) < 2000 and parts[1].nbytes == 20000
+    found, _ = there_and_back(x.reshape(50, 100).t())
+    assert gpunn.equal(found, x.reshape(50, 100).t())
+    found += 1  # received memory can be written
+    assert found[0, 0] == 1 and x[0] == 0
+
+
+def test_a_small_part_of_a_tensor_does_not_bring_the_rest():
+    x = gpunn.arange(1000000.0, requires_grad=True)
+    for part in (x[3:5], x.detach()[::500000], x.detach().reshape(1000, 1000)[:, 7]):
+        parts, number = messages.pack(part, None, plain)
+        assert sum(map(len, parts)) < 10000
+        assert messages.unpack(parts, None, 5, number).tolist() == part.tolist()
 
 
 def test_without_a_context_tensors_arrive_as_leaves():
