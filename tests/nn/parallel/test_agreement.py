@@ -1,5 +1,7 @@
 """Models that differ between ranks are refused at once, on every rank, with the difference."""
 
+import pytest
+
 from tests.distributed.ranks import run_ranks
 from tests.nn.parallel.ddp_models import PREPARED
 
@@ -33,8 +35,9 @@ report(told)
 """
 
 
-def test_models_that_differ_are_refused_on_all_ranks():
-    told, same = run_ranks(2, PREPARED + DIFFERENT, timeout=60)
+@pytest.mark.parametrize("backend", ["gloo", "mpi"])
+def test_models_that_differ_are_refused_on_all_ranks(backend):
+    told, same = run_ranks(2, PREPARED + DIFFERENT, backend=backend, timeout=60)
     assert told == same
     start = "DDP expects same model across all ranks, but "
     assert {k: v[len(start):] for k, v in told.items() if v.startswith(start)} == {

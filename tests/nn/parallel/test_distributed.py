@@ -329,8 +329,9 @@ report(True)
 """
 
 
-def test_unused_parameters_and_static_graphs():
-    assert all(run_ranks(2, PREPARED + UNUSED, timeout=60))
+@pytest.mark.parametrize("backend", ["gloo", "mpi"])
+def test_unused_parameters_and_static_graphs(backend):
+    assert all(run_ranks(2, PREPARED + UNUSED, backend=backend, timeout=60))
 
 
 SORTS = """
