@@ -147,6 +147,8 @@ class _Walk:
             node = heappop(heap)[1]
             g = pending.pop(node)
             if node.hooks is not None:
+                if several:
+                    self.enter(node.device)
                 g = run_node_hooks(node, g, self.create)
             if through is not None:
                 self.capture(node, g)

@@ -19,9 +19,11 @@ from gpunn.cuda.detect import load
 from gpunn.device import Device
 from gpunn.tensor import Tensor
 
-#: Empty while a process uses cuda:0 alone: to look is all that the other GPUs cost it.
+#: Empty while a process uses cuda:0 alone: a look at it is all that other GPUs cost then.
 SEVERAL: list[bool] = []
 _slot: Any = Tensor.__dict__["array"]
+_lock = threading.Lock()
+_follows = False
 
 
 class _Asked(threading.local):
@@ -77,20 +79,27 @@ def _array(tensor: Tensor) -> Any:
 
 
 def follow() -> None:
-    """From now on the runtime's current device follows the tensors that are worked on."""
-    if not SEVERAL:
-        _renew_modules()
+    """From now on the runtime's current device follows the tensors that are worked on: called
+    where a GPU beside cuda:0 becomes the current one, or has its first array."""
+    global _follows
+    if _follows:
+        return
+    with _lock:
         Tensor.array = property(_array, _slot.__set__, _slot.__delete__)  # type: ignore[assignment]
-        SEVERAL.append(True)
+        SEVERAL[:] = [True]
+        _renew_modules()
+        _follows = True
 
 
 def unfollow() -> None:
     """Undoes `follow`: in tests, and in a forked child, which cannot use CUDA."""
-    if SEVERAL:
+    global _follows
+    if _follows:
         Tensor.array = _slot
         SEVERAL.clear()
         _asked.index = None
         _renew_modules()
+        _follows = False
 
 
 def _renew_modules() -> None:

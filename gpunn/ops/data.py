@@ -179,11 +179,10 @@ def _shared(data: Any) -> Tensor | None:
     """A tensor over the memory of an array (NumPy's, CuPy's); None for other objects."""
     if isinstance(data, Tensor):
         return data
-    if isinstance(data, np.ndarray):
-        return from_numpy(data)
-    if type(data) in ARRAY_TYPES:
-        return wrap(data, Device("cuda", data.device.id))
-    return None
+    if type(data) in ARRAY_TYPES and type(data) is not np.ndarray:
+        home = Device("cuda", data.device.id)
+        return wrap(home.xp.asarray(data), home)
+    return from_numpy(data) if isinstance(data, np.ndarray) else None
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:

@@ -4,8 +4,12 @@ Operations by name are run on the second GPU by tests/parity/test_emulated.py.
 """
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import fake_cupy
 import numpy as np
@@ -33,6 +37,15 @@ def in_runtime():
     return cuda.detect.load().cuda.runtime.getDevice()
 
 
+def array_of_cupy(index):
+    """An array that CuPy made by itself."""
+    runtime = cuda.detect.load().cuda.runtime
+    runtime.setDevice(index)
+    made = cuda.detect.load().ones(3)
+    runtime.setDevice(0)
+    return made
+
+
 def drawn(*shape, device="cpu", seed=0):
     values = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     return gpunn.from_numpy(values).to(device)
@@ -45,6 +58,14 @@ def close(x, y, tolerance=1e-4):
 
 
 # --- when it is on ------------------------------------------------------------------------
+
+
+def test_arrays_of_cupy_are_shared(there):
+    array = array_of_cupy(1)
+    x = gpunn.as_tensor(array)
+    assert x.device is there and (x + 1).tolist() == [2, 2, 2]
+    x.mul_(3)
+    assert array.get().tolist() == [3, 3, 3]
 
 
 def test_nothing_is_installed_where_one_gpu_is_used(two_gpus):
@@ -71,6 +92,7 @@ def test_nothing_is_installed_where_one_gpu_is_used(two_gpus):
         lambda: gpunn.ones(2).cuda(1),
         lambda: nn.Linear(2, 2, device="cuda:1"),
         lambda: gpunn.Generator("cuda:1").manual_seed(0) and gpunn.rand(2, device="cuda:1"),
+        lambda: gpunn.as_tensor(array_of_cupy(1)),
     ],
 )
 def test_the_first_use_of_another_gpu_turns_it_on(two_gpus, use):
@@ -81,12 +103,28 @@ def test_the_first_use_of_another_gpu_turns_it_on(two_gpus, use):
     assert (x + 1).tolist() == [2, 2, 2]
 
 
-def test_a_forked_child_has_nothing_installed(there):
-    gpunn.ones(3, device=there)
-    cuda.set_device(0)
-    current.unfollow()  # what os.register_at_fork runs
-    assert type(Tensor.__dict__["array"]).__name__ == "member_descriptor"
-    assert Device("cuda:1")._xp is None
+FORK = """
+import os, sys
+import fake_cupy
+from gpunn import cuda
+from gpunn.cuda import current
+from gpunn.tensor import Tensor
+
+with fake_cupy.installed(fake_cupy.make(devices=2)):
+    cuda.set_device(1)
+    child = os.fork()
+    if child:
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    slot = type(Tensor.__dict__["array"]).__name__ == "member_descriptor"
+    os._exit(0 if slot and not current.SEVERAL else 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_has_nothing_installed():
+    tests = str(Path(__file__).parents[1])
+    path = os.pathsep.join([tests, str(Path(gpunn.__file__).parents[1])])
+    subprocess.run([sys.executable, "-c", FORK], check=True, env={**os.environ, "PYTHONPATH": path})
 
 
 def test_cpu_tensors_are_left_alone(there):
@@ -357,6 +395,7 @@ def test_hooks_and_functions_of_users_run_on_their_gpu(there):
     x = gpunn.ones(3, device=there, requires_grad=True)
     y = x * 1
     y.register_hook(lambda g: g + gpunn.ones(3, device="cuda:0").to(there))
+    y.register_hook(lambda g: g * gpunn.ones(3, device="cuda"))
     x.register_hook(lambda g: g * gpunn.ones(3, device="cuda"))
     x.register_post_accumulate_grad_hook(lambda t: gpunn.ones(2, device="cuda:0").sum())
     (Double.apply(y).exp() * 0 + Double.apply(y)).sum().backward()
