@@ -299,12 +299,15 @@ def mind_cache() -> None:
 
 def compiled(name: str, text: str) -> Any:
     """The function `name` of a text, compiled for the current device (CuPy keeps it on disk)."""
+    from gpunn.utils import progress
+
     cupy = detect.load()
     mind_cache()
     module = cupy.RawModule(code=text, options=("-std=c++17",), backend="nvrtc")
     try:
-        function = module.get_function(name)
-        _ = function.max_dynamic_shared_size_bytes  # compiles, which CuPy puts off
+        with progress.said(f"compiling {name} of {_file(text)}"):
+            function = module.get_function(name)
+            _ = function.max_dynamic_shared_size_bytes  # compiles, which CuPy puts off
         return function
     except Exception as error:
         if "CompileException" not in type(error).__name__:

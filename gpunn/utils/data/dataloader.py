@@ -5,7 +5,6 @@ Source: https://docs.pytorch.org/docs/stable/data.html#torch.utils.data.DataLoad
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import multiprocessing
@@ -17,6 +16,7 @@ from multiprocessing import connection
 from typing import Any, Generic, NoReturn, TypeVar
 
 import gpunn
+from gpunn.utils import progress as bars
 from gpunn.utils.data.collate import default_collate, default_convert
 from gpunn.utils.data.dataset import Dataset, IterableDataset
 from gpunn.utils.data.pin_memory import Stager
@@ -289,20 +289,11 @@ class _BaseDataLoaderIter:
 
 
 def _bar(loader: DataLoader[Any]) -> Any:
-    """A progress bar: a notebook's where ipywidgets are installed, else a plain one."""
-    from tqdm import tqdm
-
     try:
         total = len(loader)
     except TypeError:
         total = None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with contextlib.suppress(Exception):  # no ipywidgets, or none that fit
-            from tqdm.auto import tqdm as auto_tqdm
-
-            return auto_tqdm(total=total, unit="batch")
-    return tqdm(total=total, unit="batch")
+    return bars.bar(total=total, unit="batch")
 
 
 class _SingleProcessDataLoaderIter(_BaseDataLoaderIter):
