@@ -36,11 +36,6 @@ def as_device(device: Any) -> Device:
     return resolve(device)
 
 
-def entered(device: Device) -> Any:
-    """A context in which a CUDA device is the current one; a CPU device changes nothing."""
-    return cuda.device(device if device.type == "cuda" else None)
-
-
 def even_sizes(rows: int, parts: int) -> list[int]:
     """`rows` in `parts` sizes that differ by at most one, the larger ones first.
 
@@ -113,13 +108,8 @@ def broadcast(
             )
     with autograd.no_grad():
         for o in out:
-            _write(o, tensor)
+            o.copy_(tensor)
     return tuple(out)
-
-
-def _write(out: Tensor, value: Tensor) -> None:
-    with entered(out.device):
-        out.copy_(to_device(value, out.device))
 
 
 def broadcast_coalesced(
@@ -190,10 +180,9 @@ def reduce_add(inputs: Iterable[Tensor], destination: Any = None) -> Tensor:
             got, expected = ("x".join(map(str, s.shape)) for s in (t, found[0]))
             raise ValueError(f"input {i} has invalid size: got {got}, but expected {expected}")
     total = found[root]
-    with entered(total.device):
-        for i, t in enumerate(found):
-            if i != root:
-                total = total + to_device(t, total.device)
+    for i, t in enumerate(found):
+        if i != root:
+            total = total + to_device(t, total.device)
     return total
 
 
@@ -250,7 +239,7 @@ def scatter(
         sizes = [o.size(dim) for o in out]
         with autograd.no_grad():
             for o, part in zip(out, split_with_sizes(tensor, sizes, dim), strict=True):
-                _write(o, part)
+                o.copy_(part)
         return tuple(out)
     assert devices is not None
     places = [as_device(d) for d in devices]
@@ -302,9 +291,8 @@ def gather(
     else:
         place = as_device(destination)
     _check_shapes(found, dim)
-    with entered(place):
-        moved = [to_device(t, place) for t in found]
-        return cat(moved, dim) if out is None else cat(moved, dim, out=out)
+    moved = [to_device(t, place) for t in found]
+    return cat(moved, dim) if out is None else cat(moved, dim, out=out)
 
 
 def _check_shapes(tensors: list[Tensor], dim: int) -> None:

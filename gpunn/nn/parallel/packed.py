@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.device import CPU, Device
-from gpunn.nn.parallel.comm import entered, even_sizes
+from gpunn.nn.parallel.comm import even_sizes
 from gpunn.nn.utils.rnn import PackedSequence
 from gpunn.ops.convert import to_device
 from gpunn.ops.join import cat
@@ -42,12 +42,10 @@ def split_packed(packed: PackedSequence, devices: Sequence[Device]) -> list[Pack
         mine = place[start : start + count]
         start += count
         kept = np.flatnonzero(np.isin(rows, mine))
-        with entered(data.device):
-            chosen = data.index_select(0, _index(kept, data.device))
+        chosen = data.index_select(0, _index(kept, data.device))
         new_sizes = wrap(np.bincount(steps[kept], minlength=len(sizes)), CPU)
         new_order = None if order is None else _index(np.argsort(mine), device)
-        with entered(device):
-            parts.append(PackedSequence(to_device(chosen, device), new_sizes, new_order))
+        parts.append(PackedSequence(to_device(chosen, device), new_sizes, new_order))
     return parts
 
 
@@ -71,8 +69,7 @@ def join_packed(parts: Sequence[PackedSequence], device: Device) -> PackedSequen
     where = np.lexsort((rank[row], step))
     in_order = bool((rank == np.arange(batch)).all())
     in_order = in_order and all(part.sorted_indices is None for part in parts)
-    with entered(device):
-        data = cat([to_device(part.data, device) for part in parts])
-        data = data.index_select(0, _index(where, device))
-        new_order = None if in_order else _index(falling, device)
-        return PackedSequence(data, wrap(np.bincount(step), CPU), new_order)
+    data = cat([to_device(part.data, device) for part in parts])
+    data = data.index_select(0, _index(where, device))
+    new_order = None if in_order else _index(falling, device)
+    return PackedSequence(data, wrap(np.bincount(step), CPU), new_order)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpunn.device import Device
 from gpunn.nn.parallel import comm
-from gpunn.nn.parallel.comm import as_device, entered
+from gpunn.nn.parallel.comm import as_device
 from gpunn.nn.parallel.packed import join_packed, split_packed
 from gpunn.nn.utils.rnn import PackedSequence
 from gpunn.ops.convert import to_device
@@ -151,10 +151,9 @@ def _gather_tensors(
     if dim != 0 or any(t.ndim for t in tensors):
         return comm.gather(tensors, dim, device)
     if weights is not None and (tensors[0].is_floating_point() or tensors[0].is_complex()):
-        with entered(device):
-            shares = [w / sum(weights) for w in weights]
-            parts = [to_device(t, device) * w for t, w in zip(tensors, shares, strict=True)]
-            return sum(parts[1:], parts[0])
+        shares = [w / sum(weights) for w in weights]
+        parts = [to_device(t, device) * w for t, w in zip(tensors, shares, strict=True)]
+        return sum(parts[1:], parts[0])
     warnings.warn(
         "Was asked to gather along dimension 0, but all input tensors were scalars; will instead "
         "unsqueeze and return a vector.",
