@@ -1,6 +1,12 @@
 """Barriers: all ranks of a group wait for each other.
 
 Source: https://docs.pytorch.org/docs/stable/distributed.html
+
+>>> dist = gpunn.distributed
+>>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+>>> dist.barrier()
+>>> dist.monitored_barrier()
+>>> dist.destroy_process_group()
 """
 
 from __future__ import annotations

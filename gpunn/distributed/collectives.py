@@ -1,6 +1,30 @@
 """Collective operations between the ranks of a group, on Tensors.
 
+All ranks of the group call the same operations in the same order, with tensors of one dtype and
+shape; a tensor may lie in memory in any order. With `async_op` an operation returns a Work at once,
+and its tensors are to be left alone until `wait()` returns. A process that is not in the group is
+warned and gets None. TypeError for what is no tensor; ValueError for dtypes that differ, and for
+src= or dst= that is not in the group; RuntimeError for shapes; DistBackendError, which names the
+rank, where one is gone or late.
 Source: https://docs.pytorch.org/docs/stable/distributed.html#collective-functions
+
+>>> dist = gpunn.distributed  # in every process of a job; here it is one alone
+>>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+>>> rank, size = dist.get_rank(), dist.get_world_size()
+>>> x = gpunn.full((2,), rank + 1.0)
+>>> dist.all_reduce(x, dist.ReduceOp.SUM)
+>>> dist.broadcast(x, src=0)
+>>> dist.reduce(x, dst=0)
+>>> parts = [gpunn.zeros(2) for _ in range(size)]
+>>> dist.all_gather(parts, x)
+>>> dist.reduce_scatter(x, parts, dist.ReduceOp.MAX)
+>>> dist.all_to_all(parts, [x] * size)
+>>> dist.gather(x, parts if rank == 0 else None, dst=0)
+>>> dist.scatter(x, parts if rank == 0 else None, src=0)
+>>> work = dist.all_reduce(x, async_op=True)
+>>> work.wait(), x
+(True, tensor([1., 1.]))
+>>> dist.destroy_process_group()
 """
 
 from __future__ import annotations

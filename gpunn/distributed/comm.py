@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpunn.distributed.errors import DistBackendError
+
 COMBINE: dict[str, Any] = {
     "sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.maximum,
     "band": np.bitwise_and, "bor": np.bitwise_or, "bxor": np.bitwise_xor,
@@ -31,11 +33,13 @@ class Waiting:
         self.watch, self.ranks, self.group = watch, list(ranks), group
         self.what, self.sequence, self.timeout = "start", 0, math.inf
         self.deadline = math.inf
+        self.stopped = False
 
     def begin(self, what: str, sequence: int, timeout: float) -> None:
         """An operation starts; it may take `timeout` seconds."""
         self.what, self.sequence, self.timeout = what, sequence, timeout
         self.deadline = time.monotonic() + timeout
+        self._go_on()
         if self.watch is not None:
             self.watch.reached(self.group, sequence, what)
 
@@ -47,11 +51,16 @@ class Waiting:
         return made
 
     def check(self) -> None:
-        """DistBackendError where a rank is gone or the time is over."""
+        """DistBackendError where a rank is gone, the time is over or the engine was aborted."""
+        self._go_on()
         if self.watch is not None:
             self.watch.check(self.what, self.sequence, self.group, self.ranks)
         if time.monotonic() > self.deadline:
             raise self.overdue()
+
+    def _go_on(self) -> None:
+        if self.stopped:
+            raise DistBackendError(f"{self.what}: the process group was aborted")
 
     def overdue(self) -> Exception:
         """The error for a deadline that passed."""
@@ -59,8 +68,6 @@ class Waiting:
             return self.watch.timeout_error(
                 self.what, self.sequence, self.group, self.ranks, self.timeout
             )
-        from gpunn.distributed.errors import DistBackendError
-
         return DistBackendError(f"{self.what}: no answer after {self.timeout:g} s")
 
     def poll(self, ready: Callable[[], Any]) -> Any:
@@ -147,7 +154,8 @@ class Comm(abc.ABC):
         """Gives up what the engine holds; the others may be gone already."""
 
     def abort(self) -> None:
-        """Ends what is under way, also on other threads."""
+        """Ends what is under way, also on other threads, and what may still come."""
+        self.waiting.stopped = True
         self.close()
 
     # --- made of the above ---

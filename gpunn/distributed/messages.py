@@ -1,6 +1,22 @@
 """From one rank to another: send and receive Tensors.
 
+Messages between two ranks with one `tag` are received in the order in which they were sent, into
+tensors of the same dtype and number of elements (else DistBackendError). They progress beside the
+group's collective operations, from any thread.
 Source: https://docs.pytorch.org/docs/stable/distributed.html#point-to-point-communication
+
+>>> dist = gpunn.distributed
+>>> def ring(x):
+...     "Each rank sends to its right neighbour, and receives from its left one."
+...     rank, size = dist.get_rank(), dist.get_world_size()
+...     received = gpunn.empty_like(x)
+...     ops = [
+...         dist.P2POp(dist.isend, x, (rank + 1) % size),
+...         dist.P2POp(dist.irecv, received, (rank - 1) % size),
+...     ]
+...     for work in dist.batch_isend_irecv(ops):
+...         work.wait()
+...     return received
 """
 
 from __future__ import annotations

@@ -1,6 +1,19 @@
 """Python objects between ranks, pickled. As with every pickle: only from ranks that you trust.
 
 Source: https://docs.pytorch.org/docs/stable/distributed.html#torch.distributed.all_gather_object
+
+>>> dist = gpunn.distributed
+>>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+>>> found = [None] * dist.get_world_size()
+>>> dist.all_gather_object(found, {"rank": dist.get_rank()})
+>>> found
+[{'rank': 0}]
+>>> dist.broadcast_object_list(found, src=0)
+>>> dist.gather_object("here", found if dist.get_rank() == 0 else None, dst=0)
+>>> dist.scatter_object_list(got := [None], found, src=0)
+>>> got
+['here']
+>>> dist.destroy_process_group()
 """
 
 from __future__ import annotations

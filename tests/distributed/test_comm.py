@@ -109,6 +109,10 @@ def test_messages_that_progress_together(made):
     assert all(every(made, body))
     made[0].abort()
     assert made[0].closed
+    with pytest.raises(DistBackendError, match="step: the process group was aborted"):
+        made[0].waiting.poll(lambda: False)
+    with pytest.raises(DistBackendError, match="barrier: the process group was aborted"):
+        made[0].waiting.begin("barrier", 2, 1.0)
 
 
 class Watch:

@@ -181,7 +181,8 @@ def test_threads_use_groups_at_once():
     """)  # fmt: skip
 
 
-def test_who_is_late_is_named_and_then_all_of_it_ends():
+@pytest.mark.parametrize("backend", ["gloo", "mpi"])
+def test_who_is_late_is_named_and_then_all_of_it_ends(backend):
     body = """
         import time
         from datetime import timedelta
@@ -202,7 +203,7 @@ def test_who_is_late_is_named_and_then_all_of_it_ends():
         os._exit(0)
     """
     limit = "timeout=__import__('datetime').timedelta(seconds=1)"
-    (found, seconds), _ = (e.result for e in try_ranks(2, body, init=limit))
+    (found, seconds), _ = (e.result for e in try_ranks(2, body, backend, init=limit))
     assert "all_reduce #3" in found and "rank 1 last reached all_reduce #2" in found, found
     assert seconds < 4.5
 
