@@ -76,9 +76,9 @@ maximum = _extreme("maximum", np.maximum, _max_share,
 minimum = _extreme("minimum", np.minimum, _min_share,
                    "The smaller of the two; NaN if one is NaN.", "5.", "1., 2.")  # fmt: skip
 fmax = _extreme("fmax", np.fmax, _fmax_share, "The larger of the two; a NaN counts as missing.",
-                "float('nan')", "3., 2.")  # fmt: skip
+                "gpunn.nan", "3., 2.")  # fmt: skip
 fmin = _extreme("fmin", np.fmin, _fmin_share, "The smaller of the two; a NaN counts as missing.",
-                "float('nan')", "1., 2.")  # fmt: skip
+                "gpunn.nan", "1., 2.")  # fmt: skip
 
 
 def _same_dtypes(input: Any, other: Any) -> None:
