@@ -6,9 +6,10 @@
 Each process has one thread and its own batch of the same size, so two processes do twice the work;
 perfect scaling is twice the rows per second. A step is zero_grad, forward, loss, backward and SGD.
 One process runs the bare model. The time of a step is that of the fastest tenth, which a busy
-machine disturbs least. Both packages run this same file, in turns; ratios are medians over the
-rounds. Also printed: what is sent per step and the size of the gradients, and the share of the
-time of the reductions that passes while the backward pass goes on.
+machine disturbs least; the processor time of a process, beside it, holds on one too. Both packages
+run this same file, in turns; ratios are medians over the rounds. Also printed: what is sent per
+step and the size of the gradients, and the share of the time of the reductions that passes while
+the backward pass goes on.
 """
 
 from __future__ import annotations
@@ -70,19 +71,24 @@ def one_process(impl: str, name: str, seconds: float) -> dict[str, float]:
         step()
     sent = counted(T, step) if world > 1 and impl == "gpunn" else 0
     step()
-    times, hidden = [], []
+    times, cpu, hidden = [], [], []
     count = steps_for(T, step, seconds, world)
     for _ in range(count):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         step()
         times.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - busy)
         if world > 1:
             hidden.append(share_hidden(model._get_ddp_logging_data()))
-    found = {"seconds": sorted(times)[len(times) // 10], "gradients": size, "sent": sent,
+    found = {"seconds": fast(times), "cpu": fast(cpu), "gradients": size, "sent": sent,
              "hidden": statistics.median(hidden) if hidden else 0.0}  # fmt: skip
     if world > 1:
         T.distributed.destroy_process_group()
     return found
+
+
+def fast(times: list[float]) -> float:
+    return sorted(times)[len(times) // 10]
 
 
 def steps_for(T: Any, step: Any, seconds: float, world: int) -> int:
@@ -150,13 +156,15 @@ def compare(names: list[str], rounds: int, seconds: float) -> None:
             one, two = ([r["seconds"] for r in found[impl, n]] for n in (1, 2))
             scaling = statistics.median(2 * a / b for a, b in zip(one, two, strict=True))
             hidden = statistics.median(r["hidden"] for r in found[impl, 2])
-            print(f"  {impl:6s} 1 process {statistics.median(one) * 1e3:8.2f} ms, 2 processes "
-                  f"{statistics.median(two) * 1e3:8.2f} ms a step: {scaling:.2f} times the rows; "
+            print(f"  {impl}: two processes do {scaling:.2f} times the rows of one; "
                   f"{hidden:.0%} of the reductions hidden")  # fmt: skip
-        for n in (1, 2):
-            pairs = zip(found["gpunn", n], found["torch", n], strict=True)
-            ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in pairs)
-            print(f"  time of gpunn / time of torch, {n} process{'es' * (n > 1)}: {ratio:.2f}")
+        for what, title in (("seconds", "time"), ("cpu", "processor time")):
+            for n in (1, 2):
+                pairs = list(zip(found["gpunn", n], found["torch", n], strict=True))
+                ratio = statistics.median(a[what] / b[what] for a, b in pairs)
+                ours, theirs = (statistics.median(p[k][what] for p in pairs) for k in (0, 1))
+                print(f"  {title} of a step, {n} process{'es' * (n > 1)}: gpunn {ours * 1e3:.1f} "
+                      f"ms, torch {theirs * 1e3:.1f} ms, ratio {ratio:.2f}")  # fmt: skip
         sent, size = found["gpunn", 2][0]["sent"], found["gpunn", 2][0]["gradients"]
         print(f"  bytes summed a step: {sent}, the gradients' {size}")
 

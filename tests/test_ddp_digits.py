@@ -91,3 +91,14 @@ def test_with_pytorch(alone, tmp_path):
 def test_a_batch_that_cannot_be_shared(tmp_path):
     with pytest.raises(AssertionError, match="--batch-size 63 does not divide over 2 processes"):
         run(LAUNCHED, tmp_path, "--batch-size", "63")
+
+
+def test_the_benchmark_counts_what_is_sent():
+    script = str(ROOT / "benchmarks" / "distributed.py")
+    command = [sys.executable, script, "--impl", "gpunn", "--model", "MLP", "--seconds", "0.1"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["MLP"]
+    assert found["sent"] == found["gradients"] == 4 * (784 * 1024 + 2 * 1024**2 + 13 * 1024 + 10)
+    assert 0 <= found["hidden"] <= 1 and found["seconds"] > 0
