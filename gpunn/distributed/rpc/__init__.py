@@ -123,7 +123,11 @@ def init_rpc(
     prefix = PrefixStore(f"rpc/{next(_times)}", store)
     set_agent(Agent(prefix, name, rank, size, options.rpc_timeout, threads, rref.share))
     rref.start()
-    prefix.barrier("here", size)
+    try:
+        prefix.barrier("here", size)
+    except BaseException:
+        shutdown(graceful=False)
+        raise
 
 
 def shutdown(graceful: bool = True, timeout: float = 0) -> None:

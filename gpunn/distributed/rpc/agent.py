@@ -84,7 +84,9 @@ class Agent:
         address = sockets.address_towards(getattr(_root(store), "host", "localhost"))
         self._listener = sockets.listen(address if sockets.is_loopback(address) else "")
         try:
-            self._signed = store.clone()  # its end tells the others that this process has ended
+            # A connection of its own: its end tells the others that this process has ended, and
+            # while it waits the store answers others here.
+            self._signed = store.clone()
             self._signed.hello(f"gone/{rank}", b"its process has ended")
             here = (name, address, self._listener.getsockname()[1])
             store.set(f"worker/{rank}", json.dumps(here))
@@ -382,7 +384,7 @@ class Agent:
             self.store.set(f"{key}/done", "1")
         while True:
             try:
-                return self.store.wait([f"{key}/done"], timedelta(seconds=1))
+                return self._signed.wait([f"{key}/done"], timedelta(seconds=1))
             except DistNetworkError:
                 raise
             except DistStoreError:
@@ -391,7 +393,7 @@ class Agent:
                     raise
 
     def _check_all_there(self) -> None:
-        for rank, why in self.store.below("gone/").items():
+        for rank, why in self._signed.below("gone/").items():
             raise RuntimeError(f"shutdown: {self._book[int(rank)][0]} has gone: {why.decode()}")
 
     def _last_of_all(self) -> None:
@@ -412,12 +414,12 @@ def run_task(task: Any) -> Any:
     function, args, kwargs = task
     found = function(*args, **kwargs)
     kind = getattr(function, "_wraps_future", None)
-    if isinstance(found, Future) != (kind == "always") and kind != "maybe":
-        if kind == "always":
-            raise RuntimeError(
-                "Functions decorated with @rpc.functions.async_execution must return a "
-                f"gpunn.futures.Future object, got {type(found).__name__}"
-            )
+    if kind == "always" and not isinstance(found, Future):
+        raise RuntimeError(
+            "Functions decorated with @rpc.functions.async_execution must return a "
+            f"gpunn.futures.Future object, got {type(found).__name__}"
+        )
+    if kind is None and isinstance(found, Future):
         raise RuntimeError(
             "A Future cannot be sent to another worker: mark the function that returns it with "
             "@rpc.functions.async_execution"

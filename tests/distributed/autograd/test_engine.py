@@ -41,6 +41,7 @@ def through(x, *workers):
     return rpc_sync(workers[0], through, args=(x, *workers[1:])) if workers else x
 
 def init():
+    weight("w", 3)  # before threads ask for it
     rpc.init_rpc(f"worker{rank}", rank=rank, world_size=world)
 """
 

@@ -91,5 +91,11 @@ def test_what_cannot_be_pickled_is_said_at_once():
         messages.pack(lambda: 1, None, plain)
 
 
+def test_public_functions_are_sent_by_name():
+    for f in (gpunn.mul, gpunn.tanh, gpunn.maximum, gpunn.sum, gpunn.cat, gpunn.tril, gpunn.eq,
+              gpunn.argmax, gpunn.hstack, gpunn.Tensor.backward, nn.functional.relu):  # fmt: skip
+        assert there_and_back(f)[0] is f
+
+
 def test_messages_have_different_numbers():
     assert len({messages.pack(1, None, plain)[1] for _ in range(5)}) == 5
