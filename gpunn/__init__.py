@@ -5,6 +5,7 @@
 """
 
 import importlib as _importlib
+import sys as _sys
 from typing import Any as _Any
 
 import numpy as _np
@@ -183,6 +184,7 @@ _ON_FIRST_USE = {
     "distributed": "gpunn.distributed",
     "func": "gpunn.func",
     "futures": "gpunn.futures",
+    "notebook": "gpunn.notebook",
     "optim": "gpunn.optim",
     "profiler": "gpunn.profiler",
     "utils": "gpunn.utils",
@@ -211,3 +213,7 @@ def __getattr__(name: str) -> _Any:
         globals()[name] = found
         return found
     raise AttributeError(f"module 'gpunn' has no attribute '{name}'")
+
+
+if "IPython" in _sys.modules:  # after an error, the next cell has the failed one's memory again
+    _importlib.import_module("gpunn.notebook").install()

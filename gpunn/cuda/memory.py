@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -106,7 +105,9 @@ def _forget_last_failure() -> None:
     """A notebook keeps the traceback of a failed cell, and its frames keep their tensors."""
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     if isinstance(error, OutOfMemoryError):
-        traceback.clear_frames(error.__traceback__)
+        from gpunn.notebook import clear_frames
+
+        clear_frames(error)
 
 
 def _out_of_memory(size: int) -> OutOfMemoryError:

@@ -53,7 +53,10 @@ class Failure:
                 error = self.kind(message)
         except Exception:  # its constructor wants something else
             error = RuntimeError(message)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame, and what the callers' frames hold
 
 
 class _Shown(str):
