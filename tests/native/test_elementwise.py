@@ -95,7 +95,9 @@ def test_in_place_views_and_other_dtypes():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (300, 101), (7, 6, 40), (2, 70000), (3, 0), (0, 3)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (3, 5), (300, 101), (7, 6, 40), (2, 70000), (3, 0), (0, 3)]
+)
 def test_a_row_is_added_to_all(shape, dtype):
     rng = np.random.default_rng(0)
     y, b = (rng.standard_normal(s).astype(dtype) for s in (shape, shape[-1:]))
