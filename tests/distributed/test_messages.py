@@ -36,6 +36,7 @@ if rank == 0:
 else:
     for k in range(2):
         dist.send(T.full((1,), 10.0 * rank + k), 0, tag=5)
+dist.barrier()  # or a later message with that tag is taken too
 
 # Many in flight, waited for backwards.
 ys = [T.zeros(500) for _ in range(50)]
