@@ -256,6 +256,7 @@ from gpunn.ops.search import nonzero_static as nonzero_static
 from gpunn.ops.reduce import norm as norm
 from gpunn.nn.utils.weight_norm import norm_except_dim as norm_except_dim
 from gpunn.random import normal as normal
+from gpunn import notebook as notebook
 from gpunn.ops.query import numel as numel
 from gpunn import optim as optim
 from gpunn.ops.linalg import outer as outer
@@ -273,6 +274,7 @@ from gpunn.ops.powers import pow as pow
 from gpunn.nn.rectifier import prelu as prelu
 from gpunn.layout import preserve_format as preserve_format
 from gpunn.ops.reduce import prod as prod
+from gpunn import profiler as profiler
 from gpunn.dtypes import promote_types as promote_types
 from gpunn.ops.index_write import put as put
 from gpunn.ops.order import quantile as quantile
