@@ -150,7 +150,7 @@ class DistributedDataParallel(Module, Joinable):
                 "DistributedDataParallel's input module must be on the same type of devices, but "
                 f"input module parameters locate in {sorted(kinds)}."
             )
-        if not device_ids and output_device is None:
+        if not device_ids and not output_device:
             return self._reduced[0][1].device
         if len(devices) > 1 or kinds == {"cpu"} or not device_ids:
             raise ValueError(

@@ -508,3 +508,25 @@ def test_signature_is_pytorchs():
         (p.name, p.default) for p in theirs.values()
     ]
     assert nn.parallel.distributed is distributed and nn.parallel.DistributedDataParallel is DDP
+
+
+@pytest.mark.parametrize("as_view", [False, True])
+def test_on_a_gpu(emulated, alone, as_view):
+    gpunn.manual_seed(0)
+    bare = nn.Sequential(nn.Linear(3, 4), nn.SyncBatchNorm(4), nn.Linear(4, 2))
+    options = {"gradient_as_bucket_view": as_view, "bucket_cap_mb": 1e-5}
+    model = DDP(copy.deepcopy(bare).to("cuda"), device_ids=[0], **options)
+    assert model.device_ids == [0] == [model.output_device] and model.device.type == "cuda"
+    optimizer = gpunn.optim.SGD(model.parameters(), 0.1)
+    other = gpunn.optim.SGD(bare.parameters(), 0.1)
+    for _ in range(2):
+        x = gpunn.randn(5, 3)  # moved to the device
+        optimizer.zero_grad(), other.zero_grad()
+        model(x).pow(2).sum().backward(), bare(x).pow(2).sum().backward()
+        for p, q in zip(model.parameters(), bare.parameters(), strict=True):
+            assert p.grad.device.type == "cuda"
+            assert gpunn.allclose(p.grad.cpu(), q.grad, 1e-4, 1e-5)
+        optimizer.step(), other.step()
+    model.load_state_dict(bare.state_dict())
+    with pytest.raises(ValueError, match="only work with single-device"):
+        DDP(model.module, output_device=1)

@@ -86,7 +86,7 @@ def test_what_cannot_be_distributed(alone):
     for options, message in [
         ({"device_ids": [0, 1]}, "device_ids can only be None or contain a single element"),
         ({"device_ids": [0]}, "only work with single-device/multiple-device GPU modules or CPU"),
-        ({"output_device": 0}, "only work with single-device/multiple-device GPU modules or CPU"),
+        ({"output_device": 1}, "only work with single-device/multiple-device GPU modules or CPU"),
         ({"delay_all_reduce_named_params": []}, "need to be set at the same time"),
         ({"mixed_precision": object()}, "under gpunn.autocast"),
     ]:
