@@ -118,7 +118,9 @@ class Reducer:
             return
         waiting = [self.names[k] for k, there in enumerate(self._there) if not there]
         self._expecting = False
-        raise RuntimeError(_UNFINISHED.format(rank=self.group.rank(), names=", ".join(waiting)))
+        if waiting:  # else a reduction failed, and has said so
+            names = ", ".join(waiting)
+            raise RuntimeError(_UNFINISHED.format(rank=self.group.rank(), names=names))
 
     # --- in a backward pass ---
 
