@@ -7,7 +7,9 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +21,64 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel built from this checkout, without the network."""
+def sdist(tmp_path_factory):
+    """The source distribution of this checkout, built without the network."""
+    out = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", str(out)]
+    subprocess.run([*command, str(ROOT)], check=True, capture_output=True, timeout=300)
+    return next(out.glob("gpunn-*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """A wheel built from the source distribution, without the network."""
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(out), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(out), str(sdist)], check=True, capture_output=True)
     return next(out.glob("gpunn-*.whl"))
 
 
-@pytest.mark.slow
-def test_wheel_in_a_fresh_environment_has_kernels_and_trains(wheel, tmp_path):
-    home = tmp_path / "env"
+@pytest.fixture(scope="module")
+def fresh(wheel, tmp_path_factory):
+    """The Python of a new environment in which only the wheel and what it needs are installed."""
+    home = tmp_path_factory.mktemp("home") / "env"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", str(wheel)], check=True)
+    return python
+
+
+def run(python, folder, *arguments):
+    """What a program printed; the test fails with its errors where it failed."""
+    done = subprocess.run(
+        [python, "-W", "error", *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_sdist_has_what_a_checkout_has(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "images/digits.png"]
+    wanted += ["kernels/conv.cu", "tests/check.py", "examples/digits.py", "gpunn/py.typed"]
+    assert set(wanted) <= names
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".so")]
+
+
+@pytest.mark.slow
+def test_wheel_has_the_package_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for name in ("py.typed", "__init__.pyi", "tensor_methods.pyi", "kernels/common.cuh"):
+        assert f"gpunn/{name}" in names
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"gpunn"}
+    assert not [name for name in names if "__pycache__" in name or "/tests/" in name]
+
+
+@pytest.mark.slow
+def test_wheel_in_a_fresh_environment_has_kernels_and_trains(fresh, tmp_path):
     script = (
         "import gpunn as torch\n"
         "text = torch.native.source('conv.cpp')\n"
@@ -42,10 +88,40 @@ def test_wheel_in_a_fresh_environment_has_kernels_and_trains(wheel, tmp_path):
         "layer(torch.ones(3, 2)).sum().backward()\n"
         "print(torch.native.kernels_dir(), layer.weight.grad.tolist())\n"
     )
-    done = subprocess.run([python, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "gpunn/kernels" in done.stdout.replace("\\", "/")
-    assert "[[3.0, 3.0]]" in done.stdout
+    out = run(fresh, tmp_path, "-c", script)
+    assert "gpunn/kernels" in out.replace("\\", "/")
+    assert "[[3.0, 3.0]]" in out
+    subprocess.run([fresh, "-m", "pip", "check"], check=True)
+
+
+@pytest.mark.slow
+def test_the_readme_runs_in_a_fresh_environment(fresh, tmp_path):
+    for number, block in enumerate(readme_blocks()):
+        page = tmp_path / f"page_{number}.py"
+        page.write_text(block)
+        run(fresh, tmp_path, page.name)
+
+
+@pytest.mark.slow
+def test_programs_of_the_package_run_in_a_fresh_environment(fresh, tmp_path):
+    told = run(fresh, tmp_path, "-m", "gpunn.collect_env")
+    assert "site-packages" in told and "\nextras " in told
+    assert "CUDA" in run(fresh, tmp_path, "-c", "import gpunn; gpunn.doctor()")
+    assert "--nproc" in run(fresh, tmp_path, "-m", "gpunn.distributed.run", "--help")
+
+
+@pytest.mark.slow
+def test_an_error_made_on_purpose_says_what_is_wrong(fresh, tmp_path):
+    script = (
+        "import gpunn as torch\n"
+        "from gpunn import nn\n"
+        "net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))\n"
+        "net(torch.ones(3, 5))\n"
+    )
+    done = subprocess.run([fresh, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.partition("RuntimeError: ")[2]
+    assert "(3, 5)" in last and "(2, 4)" in last and "in 1" in last, done.stderr
 
 
 def test_kernels_are_found_in_a_checkout():
@@ -86,12 +162,17 @@ def test_examples_in_docstrings_run(name):
     assert not failures, "".join(failures)
 
 
-def test_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def readme_blocks():
+    """The Python of the README that runs as it stands."""
     text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert blocks
-    for block in blocks:
+    assert len(blocks) >= 2
+    return blocks
+
+
+def test_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for block in readme_blocks():
         exec(compile(block, "README.md", "exec"), {})
     assert "tensor([ 6., 12.])" in capsys.readouterr().out
 
