@@ -109,13 +109,14 @@ class Comm(abc.ABC):
 
     Attributes: `rank` and `size` within the group; `device_types` whose arrays it takes as they
     are (others are copied to the host and back); `deferred`: its methods return when the work is
-    queued on a stream of its own, not when it is done.
+    queued on a stream of its own, not when it is done; `gpu`: the index of the only one it serves.
     One operation runs at a time, except requests, which progress together.
     """
 
     name = "engine"
     device_types: tuple[str, ...] = ("cpu",)
     deferred = False
+    gpu: int | None = None
 
     def __init__(self, rank: int, size: int, waiting: Waiting):
         self.rank, self.size, self.waiting = rank, size, waiting

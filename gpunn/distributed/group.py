@@ -127,8 +127,14 @@ class ProcessGroup:
             if name not in self._comms:
                 waiting = Waiting(self.watch, self.ranks, self.group_name)
                 waiting.begin(f"the start of {name}", self.sequence, self.timeout.total_seconds())
-                self._comms[name] = connect(name, self, waiting)
-            return self._comms[name]
+                self._comms[name] = connect(name, self, waiting, device)
+            comm = self._comms[name]
+        if comm.gpu is not None and device.index not in (None, comm.gpu):
+            raise RuntimeError(
+                f"The group's {name} engine is on cuda:{comm.gpu}, the tensor on {device}: a rank "
+                f"uses one GPU; call cuda.set_device({comm.gpu}) before tensors are made"
+            )
+        return comm
 
     def next_number(self) -> int:
         """The number of an operation that starts."""
@@ -176,8 +182,8 @@ class ProcessGroup:
     shutdown = close
 
 
-def connect(name: str, group: ProcessGroup, waiting: Waiting) -> Comm:
-    """An engine of that name for the group's ranks."""
+def connect(name: str, group: ProcessGroup, waiting: Waiting, device: Device) -> Comm:
+    """An engine of that name for the group's ranks, NCCL's on the GPU of the first tensor."""
     from gpunn.distributed.store import PrefixStore
 
     store = PrefixStore(f"{group.group_name}/{name}", group.store)
@@ -189,9 +195,11 @@ def connect(name: str, group: ProcessGroup, waiting: Waiting) -> Comm:
         from gpunn.distributed.mpi import MpiComm
 
         return MpiComm.of_ranks(group.ranks, waiting)
+    from gpunn import cuda
     from gpunn.distributed.nccl import NcclComm
 
-    return NcclComm(store, group.rank(), group.size(), waiting)
+    with cuda.device(device):
+        return NcclComm(store, group.rank(), group.size(), waiting)
 
 
 # --- the groups there are -----------------------------------------------------------------

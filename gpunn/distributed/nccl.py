@@ -84,7 +84,7 @@ class NcclComm(Comm):
     def __init__(self, store: Any, rank: int, size: int, waiting: Waiting):
         super().__init__(rank, size, waiting)
         self._nccl = module()
-        self._device = cuda.current_device()
+        self._device = self.gpu = cuda.current_device()
         self._comm = self._connect(store)
         self._stream = cuda.Stream(self._device)
         self._queued: deque[_StreamWork] = deque()

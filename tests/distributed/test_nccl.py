@@ -351,6 +351,19 @@ def test_a_process_group_of_one(nccl, backend):
         dist.destroy_process_group()
 
 
+def test_the_engine_is_on_the_gpu_of_the_first_tensor(nccl):
+    dist.init_process_group("nccl", store=HashStore(), rank=0, world_size=1)
+    try:
+        x = gpunn.full((3,), 2.0, device="cuda:1")
+        assert cuda.current_device() == 0
+        dist.all_reduce(x)
+        assert host(x) == [2.0] * 3 and dist.group.WORLD._comms["nccl"].gpu == 1
+        with pytest.raises(RuntimeError, match="engine is on cuda:1, the tensor on cuda:0"):
+            dist.all_reduce(gpunn.zeros(2, device="cuda:0"))
+    finally:
+        dist.destroy_process_group()
+
+
 def test_without_nccl(monkeypatch, two_gpus):
     monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", type(sys)("cupy.cuda.nccl"))
     sys.modules["cupy.cuda.nccl"].available = False
