@@ -73,7 +73,9 @@ def _moved(places: dict[Vertex, Vertex], edges: list[Edge]) -> tuple[list[Vertex
     for edge in edges:
         source, target = places[edge.source], places[edge.target]
         if source is not target:
-            moved.setdefault((source, target), Edge(source, target, edge.label))
+            # how often something inside reads it says nothing about the box
+            label = edge.label if target is edge.target else edge.label.partition(" × ")[2]
+            moved.setdefault((source, target), Edge(source, target, label or edge.label))
     return list(dict.fromkeys(places.values())), list(moved.values())
 
 

@@ -116,6 +116,13 @@ class Picture:
     def _repr_svg_(self) -> str | None:
         return self.svg if _can_draw() else None  # None: the notebook shows the text
 
+    def _repr_html_(self) -> str | None:
+        """The SVG in its own size, to be scrolled: as an image it would shrink to the page."""
+        if not _can_draw():
+            return None
+        picture = self.svg[self.svg.index("<svg") :]
+        return f'<div style="overflow:auto;max-height:60em">{picture}</div>'
+
     @functools.cached_property
     def dot(self) -> str:
         """The graph in Graphviz's DOT language."""

@@ -21,7 +21,7 @@ def draw_graph(
     *,
     params: Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] | None = None,
     depth: int | None = None,
-    max_vertices: int = 200,
+    max_vertices: int = 100,
 ) -> Picture:
     """A picture of the autograd graph of a tensor, or of the modules of a model.
 

@@ -30,6 +30,14 @@ def test_boxes_below_the_depth_become_one_vertex():
     assert (vertex.lines, vertex.shapes, vertex.box.title) == (["i"], "(3,) → (4,)", "outer")
 
 
+def test_a_box_reads_once_what_is_read_several_times_inside():
+    vertices, edges = nested()
+    edges[1].label, edges[4].label = "3 × (2, 4)", "2 × (1,)"
+    assert [edge.label for edge in closed(vertices, edges, 1)[1]] == [
+        "ina", "(2, 4)", "cd", "2 × (1,)",
+    ]  # fmt: skip
+
+
 def test_depth_0_is_one_box():
     assert titles(closed(*nested(), 0))[0] == ["in", "outer", "out"]
     names, edges, notes = fitted(*nested(), 0, 100)

@@ -110,7 +110,7 @@ def test_without_the_program_the_text_says_what_to_install(picture, absent):
     *_, last = str(picture).splitlines()
     assert "pip install graphviz" in last and "apt-get install graphviz" in last
     assert repr(picture) == str(picture)
-    assert picture._repr_svg_() is None
+    assert picture._repr_svg_() is None and picture._repr_html_() is None
     with pytest.raises(RuntimeError, match="Graphviz was not found"):
         picture.svg  # noqa: B018
 
@@ -141,3 +141,5 @@ def test_a_notebook_is_given_svg():
     drawn = gpunn.utils.draw_graph(nn.Linear(2, 1), gpunn.ones(1, 2))
     data, _ = DisplayFormatter().format(drawn)
     assert "<svg" in data["image/svg+xml"] and "Linear" in data["text/plain"]
+    root = ElementTree.fromstring(data["text/html"])
+    assert root.attrib["style"].startswith("overflow:auto") and root[0].tag.endswith("svg")
