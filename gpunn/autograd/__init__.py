@@ -1,5 +1,7 @@
 """Automatic differentiation. See `graph` for how operations are recorded, `walk` for backward."""
 
+from typing import Any
+
 from gpunn.autograd import functional
 from gpunn.autograd.function import Function, FunctionCtx, once_differentiable
 from gpunn.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
@@ -41,3 +43,12 @@ __all__ = [
     "result", "results", "set_detect_anomaly", "set_grad_enabled", "touch", "unbroadcast",
     "vertex", "view", "vjp",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """The profiler's modules, imported when they are first asked for."""
+    if name in ("profiler", "profiler_util"):
+        import importlib
+
+        return importlib.import_module(f"gpunn.autograd.{name}")
+    raise AttributeError(f"module 'gpunn.autograd' has no attribute '{name}'")

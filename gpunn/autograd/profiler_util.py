@@ -286,7 +286,7 @@ class EventList(list):
         with_flops: bool = False, by_module: bool = False,
     ):  # fmt: skip
         super().__init__(*args)
-        self._options = dict(
+        self._options: dict[str, Any] = dict(
             use_device=use_device, profile_memory=profile_memory, with_flops=with_flops
         )
         self._by_module = by_module

@@ -66,23 +66,24 @@ class profile:  # noqa: N801 (PyTorch's name)
         )  # fmt: skip
         recorder.start()
         self._recorder = recorder
-        self._recorders = [*self._recorders, recorder] if self.acc_events else [recorder]
-        self._events = None
 
     def __exit__(self, *exc: object) -> None:
+        recorder = self._recorder
+        if recorder is not None:
+            self.discard()
+            self._recorders = [*self._recorders, recorder] if self.acc_events else [recorder]
+            self._events = None
+
+    def discard(self) -> None:
+        """Ends, and forgets what was noted since it began."""
         if self._recorder is not None:
             self._recorder.stop()
             self._recorder = None
 
-    def discard(self) -> None:
-        """Ends, and forgets what was noted since it began."""
-        self.__exit__()
-        self._recorders, self._events = self._recorders[:-1], None
-
     @property
     def function_events(self) -> EventList:
         """The events, in the order in which they began."""
-        if self._recorder is not None or not self._recorders:
+        if not self._recorders:
             raise RuntimeError(
                 "Profiler didn't finish running: read its events after the block, or after stop()"
             )
@@ -142,12 +143,12 @@ class profile:  # noqa: N801 (PyTorch's name)
         write_trace(path, self.function_events, {**given, **(metadata or {})}, self._recorders)
 
     def __repr__(self) -> str:
-        if self._recorder is not None or not self._recorders:
+        if not self._recorders:
             return "<unfinished torch.autograd.profile>"
         return repr(self.function_events)
 
     def __str__(self) -> str:
-        if self._recorder is not None or not self._recorders:
+        if not self._recorders:
             return "<unfinished torch.autograd.profile>"
         return str(self.function_events)
 

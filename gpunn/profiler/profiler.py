@@ -216,7 +216,7 @@ class profile:  # noqa: N801 (PyTorch's name)
         """Ends, and calls `on_trace_ready` where something was recorded."""
         self._end_step()
         if self.current_action is ProfilerAction.WARMUP:
-            self.profiler.__exit__()
+            self.profiler.discard()
         elif self.current_action in _RECORDING:
             self._finish()
 

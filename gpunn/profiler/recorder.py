@@ -75,7 +75,7 @@ class Recorder:
         self.memory = Memory(self.local) if memory else None
         self.switches = Switches()
         self.roots: dict[int, tuple[Any, dict[int, str]]] = {}
-        self.base: dict[int, tuple[Any, int]] = {}  # a mark on each GPU, and its time here
+        self.base: dict[int | None, tuple[Any, int]] = {}  # a mark on each GPU, and its time here
 
     def start(self) -> None:
         from gpunn.profiler.targets import install
@@ -93,6 +93,7 @@ class Recorder:
         except BaseException:
             self.stop()
             raise
+        self.started = clock()
 
     def stop(self) -> None:
         self.stopped = clock()
@@ -118,7 +119,8 @@ class Recorder:
         if self.stack:
             r.stack = _stack(sys._getframe(1))
         if device is not None and self.cuda:
-            r.marks = (self._mark(device), None)
+            mark = self._mark(device)
+            r.marks, r.device = (mark, None), mark.device  # with its index
         r.allocated = (local.allocated[0], local.allocated[1])
         local.current = r
         self.ranges.append(r)
@@ -140,36 +142,36 @@ class Recorder:
         from gpunn.cuda.streams import Event, current_stream
 
         stream = current_stream(device)
-        if device.index not in self.base:
+        if stream.device.index not in self.base:
             base = Event(enable_timing=True)
             base.record(stream)
-            self.base[device.index] = base, clock()
+            self.base[stream.device.index] = base, clock()
         event = Event(enable_timing=True)
         event.record(stream)
         return event
 
     # --- observers --------------------------------------------------------------------------
 
-    def operation(self, function: FunctionType, name: str | Any) -> Observer:
-        """Notes calls of an operation; `name` may be a function of its arguments, None: no note."""
+    def operation(self, function: FunctionType, name: Any, skip: int = 0) -> Observer:
+        """Notes calls of an operation, whose inputs begin after `skip` arguments; `name` may be a
+        function of the arguments."""
         begin, end, cuda, memory = self.begin, self.end, self.cuda, self.memory
         flops, call, find = self.flops, twin(function), callable(name)
 
         def observe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             called = name(args, kwargs) if find else name
-            if called is None:
-                return call(*args, **kwargs)
-            device = gpu_of(args, kwargs) if cuda else None
-            r = begin(called, FORWARD, args, kwargs, device)
+            inputs = args[skip:] if skip else args
+            device = gpu_of(inputs, kwargs) if cuda else None
+            r = begin(called, FORWARD, inputs, kwargs, device)
             try:
                 out = call(*args, **kwargs)
                 if memory is not None:
-                    memory.returned(args, kwargs, out)
+                    memory.returned(inputs, kwargs, out)
             finally:
                 end(r)
             r.seq = _sequence_nr(out)
             if flops:
-                r.flops = flops_of(called, args, kwargs, out)
+                r.flops = flops_of(called, inputs, kwargs, out)
             return out
 
         return observe

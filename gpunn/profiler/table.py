@@ -57,12 +57,11 @@ def build_table(
     lines = _lines(columns, rows, _stack_column(events, widths[2]))
     lines += [f"Self CPU time total: {as_time(sums['cpu'])}"]
     lines += [f"Self {device} time total: {as_time(sums['device'])}"] if device else []
-    heading = [header] if header is not None else []
+    double = "=" * (len(lines[0]) - 2)
+    heading = [double, header] if header is not None else []
     if top_level_events_only:
-        heading.append("This report only display top-level ops statistics")
-    for text in reversed(heading):
-        lines[:0] = ["=" * (len(lines[0]) - 2), text]
-    return "\n".join(lines) + "\n"
+        heading += [double, "This report only display top-level ops statistics"]
+    return "\n".join([*heading, *lines]) + "\n"
 
 
 def _lines(columns: list[_Column], rows: list[Any], stack: _Column | None) -> list[str]:

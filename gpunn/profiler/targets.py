@@ -14,13 +14,14 @@ from gpunn.profiler.recorder import Recorder
 from gpunn.tensor import Tensor, wrap
 
 #: Public functions that PyTorch's operators have another name for.
-_RENAMED = {
+_RENAMED: dict[str, dict[str, str]] = {
+    "": {"unique": "_unique2"},
     "nn.functional": {
         "cross_entropy": "cross_entropy_loss", "logsigmoid": "log_sigmoid", "fold": "col2im",
         "unfold": "im2col", "dropout1d": "feature_dropout", "dropout2d": "feature_dropout",
         "dropout3d": "feature_dropout", "affine_grid": "affine_grid_generator",
         "grid_sample": "grid_sampler", "nll_loss": "nll_loss_nd",
-        "max_unpool1d": "max_unpool2d", "bilinear": "bilinear",
+        "max_unpool1d": "max_unpool2d",
     },
     "Tensor": {
         "T": "numpy_T", "H": "matrix_H", "mT": "mT", "mH": "mH", "real": "real", "imag": "imag",
@@ -37,18 +38,17 @@ _OPERATORS = {
     **{name: name for name in ("add", "sub", "mul", "div", "pow", "matmul")},
     **{name: name for name in ("eq", "ne", "lt", "le", "gt", "ge")},
 }  # fmt: skip
-#: What looks at tensors and computes nothing, is made of operations (they are seen), or is none.
-_LEFT_OUT = frozenset(
-    "as_subclass backward broadcast_shapes can_cast dim dim_order data_ptr element_size fork_rng "
-    "get_device get_rng_state grad_fn initial_seed is_contiguous is_distributed is_inference "
-    "is_leaf is_pinned is_shared layout manual_seed map_ multi_head_attention_forward name "
-    "numel output_nr retain_grad retains_grad result_type seed set_default_tensor_type "
-    "set_rng_state share_memory_ stride storage storage_offset storage_type "
-    "triplet_margin_with_distance_loss typename upsample upsample_bilinear upsample_nearest "
-    "adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices "
-    "adaptive_max_pool3d_with_indices fractional_max_pool2d_with_indices "
-    "fractional_max_pool3d_with_indices apply_ new_tensor tensor promote_types".split()
-)
+#: What computes nothing, or is made of operations alone, which are seen.
+_LEFT_OUT = {
+    "adaptive_max_pool1d_with_indices", "adaptive_max_pool2d_with_indices",
+    "adaptive_max_pool3d_with_indices", "apply_", "as_subclass", "as_tensor", "asarray",
+    "broadcast_shapes", "fractional_max_pool2d_with_indices",
+    "fractional_max_pool3d_with_indices", "from_numpy", "frombuffer", "get_rng_state",
+    "initial_seed", "is_conj", "is_contiguous", "is_neg", "is_pinned", "is_shared",
+    "manual_seed", "map_", "multi_head_attention_forward", "new", "new_tensor", "seed",
+    "set_default_tensor_type", "set_rng_state", "share_memory_",
+    "triplet_margin_with_distance_loss", "upsample", "upsample_bilinear", "upsample_nearest",
+}  # fmt: skip
 _MODULES = ("gpunn.ops.", "gpunn.nn.", "gpunn.linalg.", "gpunn.special.", "gpunn.random")
 _NOT_MODULES = ("gpunn.ops.query", "gpunn.ops.interop", "gpunn.nn.parameter")
 
@@ -70,6 +70,7 @@ def operations() -> dict[FunctionType, Any]:
         for name, function in _functions(members, renamed):
             found.setdefault(function, f"aten::{renamed.get(name) or prefix + name}")
     found.update(_of_tensor())
+    found[functional.interpolate] = _resize_name  # type: ignore[index]
     return found
 
 
@@ -80,7 +81,7 @@ def _functions(members: Any, wanted: Any) -> Iterator[tuple[str, FunctionType]]:
             value = value.fget if name in wanted else None
         if not isinstance(value, FunctionType) or name.startswith("_") or name in _LEFT_OUT:
             continue
-        module = value.__module__ or ""
+        module = value.__globals__["__name__"]  # __module__ is where pickle finds it
         if module.startswith(_MODULES) and not module.startswith(_NOT_MODULES):
             yield name, value
 
@@ -96,6 +97,8 @@ def _of_tensor() -> Iterator[tuple[FunctionType, Any]]:
         yield from _operator(members, name, aten)
     yield members["__getitem__"], _read_name
     yield members["__setitem__"], _write_name
+    yield members["__rsub__"], "aten::rsub"
+    yield members["__bool__"], "aten::is_nonzero"
     yield members["item"], "aten::item"
     yield members["detach"], "aten::detach"
 
@@ -127,6 +130,35 @@ def _write_name(args: Any, kwargs: Any) -> str:
     return "aten::index_put_" if _read_name(args, kwargs) == "aten::index" else "aten::copy_"
 
 
+_LAYERS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}
+
+
+def _workers() -> Iterator[tuple[Any, Any, int]]:
+    """What modules call in the place of public functions: its name from its arguments, and how
+    many of them are no inputs."""
+    from gpunn.nn import conv, conv_transpose, rnn_layers
+
+    by_name = lambda args, kwargs: f"aten::{args[0]}"  # noqa: E731
+    by_kind = lambda args, kwargs: f"aten::{_LAYERS[args[0]]}"  # noqa: E731
+    yield conv.conv, by_name, 2
+    yield conv_transpose._transposed, by_name, 2
+    yield rnn_layers.padded, by_kind, 1
+    yield rnn_layers.packed, by_kind, 1
+
+
+def _resize_name(args: Any, kwargs: Any) -> str:
+    """PyTorch's operator for a call of `interpolate`."""
+    given = dict(zip(("input", "size", "scale_factor", "mode", "_", "_", "antialias"), args))  # noqa: B905
+    given.update(kwargs)
+    dims, mode = getattr(given.get("input"), "ndim", 4) - 2, given.get("mode", "nearest")
+    if mode == "area":
+        return f"aten::adaptive_avg_pool{dims}d"
+    if mode == "nearest-exact":
+        return f"aten::_upsample_nearest_exact{dims}d"
+    smooth = given.get("antialias")
+    return f"aten::{'_' if smooth else ''}upsample_{mode}{dims}d{'_aa' if smooth else ''}"
+
+
 # --- what is not an operation ---------------------------------------------------------------
 
 
@@ -147,6 +179,8 @@ def install(recorder: Any) -> None:
     on(_Walk.accumulate, recorder.accumulation(_Walk.accumulate, owners))
     for function, name in operations().items():
         on(function, recorder.operation(function, name))
+    for worker, name, skip in _workers():
+        on(worker, recorder.operation(worker, name, skip))
     apply = Function.apply.__func__  # type: ignore[attr-defined]
     on(apply, recorder.operation(apply, lambda args, kwargs: args[0].__name__))
     _install_optimizers(recorder)
