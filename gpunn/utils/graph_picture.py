@@ -139,11 +139,11 @@ class Picture:
         The file takes its name when it is complete. Raises ValueError for another suffix, and
         RuntimeError where Graphviz is needed and absent, or where there is no such folder.
 
-        >>> import os, tempfile
+        >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = os.path.join(folder, "model.dot")
+        ...     path = pathlib.Path(folder, "model.dot")
         ...     gpunn.utils.draw_graph(nn.Linear(3, 2), gpunn.ones(1, 3)).save(path)
-        ...     text = open(path).read()
+        ...     text = path.read_text()
         >>> text.startswith("digraph")
         True
         """
