@@ -40,20 +40,20 @@ class Memory:
         for t in out if type(out) in (list, tuple) else (out,):
             if not isinstance(t, Tensor) or any(t is a for a in args):
                 continue
-            self.add(t.array, t.device, old)
+            self.add(array_of(t), t.device, old)
             node = t.node.node if type(t.node) is Output else t.node
             for kept in () if node is None else node.saved:
-                if type(kept) in ARRAY_TYPES:
-                    self.add(kept, t.device, old)
+                self.add(kept, t.device, old)
 
     def computed(self, old: Iterable[int], found: Any, device: Device) -> None:
         """Counts gradients that are not the memory of `old`, the keys of what they are made of."""
         for g in found if type(found) is tuple else (found,):
-            array = g.array if isinstance(g, Tensor) else g
-            if type(array) in ARRAY_TYPES:
-                self.add(array, device, old)
+            self.add(array_of(g) if isinstance(g, Tensor) else g, device, old)
 
     def add(self, array: Any, device: Device, old: Iterable[int]) -> None:
+        """Counts an array's memory where it is new; other things have none."""
+        if type(array) not in ARRAY_TYPES:
+            return
         owner = root(array)
         key = id(owner)
         if key in self.blocks or key in old:
@@ -79,6 +79,14 @@ class Memory:
         self.blocks.clear()
 
 
+def array_of(t: Tensor) -> Any:
+    """A tensor's array; None of a sparse one, and of a parameter without a shape so far."""
+    try:
+        return t.array
+    except (AttributeError, RuntimeError, ValueError):
+        return None
+
+
 def keys(values: Any) -> set[int]:
     """Who owns the memory of arrays and tensors, also of those in lists."""
     return set(_keys(values))
@@ -87,8 +95,8 @@ def keys(values: Any) -> set[int]:
 def _keys(values: Any) -> Iterator[int]:
     for v in values:
         if isinstance(v, Tensor):
-            yield id(root(v.array))
-        elif type(v) in ARRAY_TYPES:
+            v = array_of(v)
+        if type(v) in ARRAY_TYPES:
             yield id(root(v))
         elif type(v) in (list, tuple):
             yield from _keys(v)

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpunn.autograd.graph import Output
 from gpunn.profiler.flops import flops_of
-from gpunn.profiler.memory import Memory, keys
+from gpunn.profiler.memory import Memory, array_of, keys
 from gpunn.profiler.switches import FILE, Observer, Switches
 from gpunn.profiler.switches import twin as twin
 from gpunn.tensor import Tensor
@@ -22,6 +22,16 @@ FORWARD, BACKWARD, USER = 0, 1, 7  # PyTorch's RecordScope
 clock = time.perf_counter_ns
 ACTIVE: list[Any] = []  # the recorder that is on, if one is
 _starting = threading.Lock()
+
+
+def _stop_in_child() -> None:
+    """A forked process, a worker of a DataLoader, is not profiled: nobody would read it."""
+    for recorder in list(ACTIVE):
+        recorder.stop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stop_in_child)
 
 
 class Range:
@@ -306,11 +316,18 @@ def _described(values: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
     for v in values:
         several = type(v) in (list, tuple) and v and isinstance(v[0], Tensor)
         if isinstance(v, Tensor):
-            shapes.append(list(v.array.shape))
+            shapes.append(_shape(v))
         else:
-            shapes.append([list(t.array.shape) for t in v] if several else [])
+            shapes.append([_shape(t) for t in v if isinstance(t, Tensor)] if several else [])
         plain.append("" if several or isinstance(v, Tensor) else v if _is_plain(v) else str(v))
     return shapes, plain
+
+
+def _shape(t: Tensor) -> list[int]:
+    array = array_of(t)
+    if array is not None:
+        return list(array.shape)
+    return list(t.shape) if t.is_sparse else []
 
 
 def _is_plain(value: Any) -> bool:

@@ -313,3 +313,33 @@ def test_a_recorder_of_the_gpu_alone_needs_no_gpu_work():
     gpunn.ones(2).exp()
     recorder.stop()
     assert recorder.base == {} and all(r.marks is None for r in recorder.ranges)
+
+
+def test_sparse_gradients_and_parameters_without_a_shape():
+    with profile(record_shapes=True, profile_memory=True, with_stack=True) as prof:
+        table, layer = nn.Embedding(4, 2, sparse=True), nn.LazyLinear(3)
+        layer(table(gpunn.tensor([1, 1]))).sum().backward()
+        table.weight.grad.to_dense()
+    assert table.weight.grad.is_sparse and layer.weight.shape == (3, 2)
+    assert "aten::embedding" in names(prof)
+
+
+def code_in_worker(index):
+    return gpunn.tensor([len(ACTIVE), int(gpunn.exp.__code__.co_filename == "<profiler>")])
+
+
+class InWorker(gpunn.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return code_in_worker(index)
+
+
+def test_workers_of_a_loader_are_not_profiled():
+    with profile() as prof:
+        (batch,) = gpunn.utils.data.DataLoader(InWorker(), num_workers=1)
+        assert code_in_worker(0).tolist() == [1, 1]
+    assert batch.tolist() == [[0, 0]]
+    batches = [e for e in prof.events() if "_MultiProcessingDataLoaderIter" in e.name]
+    assert len(batches) == 2
