@@ -6,6 +6,7 @@ import gpunn
 import gpunn.distributed as dist
 from gpunn.distributed.algorithms.join import Join, Joinable, JoinHook
 from tests.distributed.ranks import run_ranks, try_ranks
+from tests.nn.parallel.ddp_models import END
 
 UNEVEN = """
 import importlib, re, warnings
@@ -128,14 +129,12 @@ with join.Join([counter, ddp], divide_by_initial_world_size=False):
         counter.step()
         ddp(data(step, 4, 3)).pow(2).mean().backward()
 found["both"] = [counter.total, counter.posts, counter.shadowed, counter.kwargs, state(ddp)]
-if started:
-    D.destroy_process_group()
-report(found)
+end(T, found, started)
 """
 
 
 def uneven(impl, backend=None):
-    return run_ranks(3, UNEVEN, backend=backend, timeout=120, env={"IMPL": impl})
+    return run_ranks(3, END + UNEVEN, backend=backend, timeout=120, env={"IMPL": impl})
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,18 @@ def mine(x):
 """
 
 
+#: How a program ends that runs under either package: `end(package, what it reports)`.
+END = """
+def end(T, found, started=True):
+    T.distributed.barrier()
+    report(found)
+    if T.__name__ == "torch":  # whose threads now and then abort a process that ends by itself
+        os._exit(0)
+    if started:
+        T.distributed.destroy_process_group()
+"""
+
+
 class Tagger(nn.Module):
     """An LSTM whose last output is classified."""
 

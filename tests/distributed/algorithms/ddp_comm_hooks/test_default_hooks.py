@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.distributed.ranks import run_ranks
-from tests.nn.parallel.ddp_models import PREPARED
+from tests.nn.parallel.ddp_models import END, PREPARED
 
 HOOKS = """
 from gpunn.distributed.algorithms import ddp_comm_hooks
@@ -86,15 +86,15 @@ def losses(hook=None, state=None, steps=12, **options):
 def state(rank=2):
     return power.PowerSGDState(None, matrix_approximation_rank=rank, start_powerSGD_iter=3)
 
-report({
+found = {
     "plain": losses(), "small": losses(bucket_cap_mb=0.001), "static": losses(static_graph=True),
     "view": losses(gradient_as_bucket_view=True, find_unused_parameters=True),
     "fp16": losses(hooks.fp16_compress_hook),
     "power": losses(power.powerSGD_hook, state(), steps=40),
     "power of fp16": losses(hooks.fp16_compress_wrapper(power.powerSGD_hook), state(), steps=40),
     "whole": losses(steps=40),
-})
-T.distributed.destroy_process_group()
+}
+end(T, found)
 """
 
 
@@ -103,7 +103,7 @@ def both():
     """The losses of the same program under gpunn and under PyTorch, two ranks each."""
     pytest.importorskip("torch", reason="parity tests need PyTorch")
     return [
-        run_ranks(2, SAME, backend=None, timeout=120, env={"IMPL": impl})[0]
+        run_ranks(2, END + SAME, backend=None, timeout=120, env={"IMPL": impl})[0]
         for impl in ("gpunn", "torch")
     ]
 
