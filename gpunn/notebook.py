@@ -17,7 +17,9 @@ from typing import Any
 
 __all__ = ["clear_frames", "forget_last_error", "install"]
 
-_LOOKS_AT_IT = re.compile(r"%debug|%tb\b|%pdb|\bpdb\b|\blast_(exc|value|traceback)\b")
+_LOOKS_AT_IT = re.compile(
+    r"%debug|%tb\b|^\s*(debug|tb)\b|\bpdb\b|\blast_(exc|value|traceback)\b"
+)
 
 
 def install() -> None:

@@ -161,8 +161,8 @@ def test_without_an_error_nothing_happens(last):
 
 @pytest.mark.parametrize(
     ("cell", "cleared"),
-    [("x = 1", True), (None, True), ("%debug", False), ("%tb", False), ("import pdb", False),
-     ("sys.last_traceback", False), ("table = 1  # %table", True)],
+    [("x = 1", True), (None, True), ("%debug", False), ("%tb", False), ("debug", False),
+     ("import pdb", False), ("sys.last_traceback", False), ("table = 1  # %table", True)],
 )  # fmt: skip
 def test_cells_that_look_at_the_error_keep_it(last, cell, cleared):
     refs = []

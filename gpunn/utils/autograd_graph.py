@@ -56,7 +56,6 @@ class _Drawing:
         self.room = max_vertices
         self.vertices: list[Vertex] = []
         self.edges: list[Edge] = []
-        self.known: dict[Any, Vertex] = {}  # of nodes and leaves
         self.heap: list[tuple[float, int, Any]] = []
         self.waiting: dict[Any, list[tuple[Vertex, str]]] = {}  # edges out of what comes later
         self.left_out: set[Any] = set()
@@ -66,20 +65,19 @@ class _Drawing:
         self.shapes = _shapes()
 
     def add_result(self, tensor: Tensor, name: str) -> None:
+        if tensor.requires_grad and tensor.node is None:
+            self.meet(tensor, None)
+            return
         if tensor.node is None:
-            place = tensor if tensor.requires_grad else None
-            if place is None:
-                lines = [facts(tensor), "requires no gradient"]
-                self.vertices.append(Vertex("result", name, lines))
-            else:
-                self.meet(place, None, "")
+            lines = [facts(tensor), "requires no gradient"]
+            self.vertices.append(Vertex("result", name, lines))
             return
         vertex = Vertex("result", name, [facts(tensor)], order=float("inf"))
         self.vertices.append(vertex)
         self.shapes[_key(tensor.node)] = shape_of(tensor)
-        self.meet(tensor.node, vertex, "")
+        self.meet(tensor.node, vertex)
 
-    def meet(self, place: Any, reader: Vertex | None, label: str) -> None:
+    def meet(self, place: Any, reader: Vertex | None) -> None:
         """Notes an edge from a node, an output of one or a leaf; puts it in the queue."""
         node = place.node if type(place) is Output else place
         if node not in self.waiting:
@@ -89,6 +87,7 @@ class _Drawing:
             order = after - 0.5 if isinstance(node, Tensor) else float(node.seq)
             heappush(self.heap, (-order, len(self.waiting), node))
         if reader is not None:
+            label = ""
             if type(place) is Output and place.node.outputs > 1:
                 label = f"output {place.index} {self.shapes.get(_key(place), '')}".rstrip()
             self.waiting[node].append((reader, label))
@@ -111,7 +110,7 @@ class _Drawing:
             if not isinstance(node, Tensor):
                 for parent in node.parents:
                     if parent is not None:
-                        self.meet(parent, vertex, "")
+                        self.meet(parent, vertex)
         if self.left_out:
             self.cut.lines = [f"{len(self.left_out)} more"]
             self.vertices.append(self.cut)
@@ -171,7 +170,7 @@ class _Drawing:
 
 
 def saved_arrays(saved: Any) -> list[Any]:
-    """The arrays in what a node saved, those in tuples and attributes of contexts too."""
+    """The arrays in what a node saved, those in tuples and lists too."""
     found = []
     for item in saved:
         if type(item) in ARRAY_TYPES:

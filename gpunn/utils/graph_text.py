@@ -114,6 +114,8 @@ def outline(picture: Picture) -> str:
             lines.append("  " * depth + _line(box.title, box.lines))
         opened = inside
         reads = [] if before[vertex] == [last] else sources[vertex]
+        if len(reads) > 6:
+            reads = [*reads[:5], f"{len(reads) - 5} more"]
         text = _line(vertex.title, [*filter(None, [vertex.shapes]), *vertex.lines])
         lines.append("  " * len(inside) + text + (f"  <- {', '.join(reads)}" if reads else ""))
         last = vertex

@@ -54,7 +54,7 @@ class _Call:
     """A call of a module that has begun."""
 
     def __init__(self, path: str, box: Box, reads: list[Any]) -> None:
-        self.path = path
+        self.path = path  # of the module
         self.box = box
         self.reads = reads
         self.inner = False
@@ -104,7 +104,8 @@ class _Recorder:
 
     def failure(self, args: Any, kwargs: Any, error: Exception) -> RuntimeError:
         given = ", ".join([shapes(a) for a in args] + [f"{k}={shapes(kwargs[k])}" for k in kwargs])
-        where = f", in {self.running[-1].box.title}" if self.running[1:] else ""
+        path = error.__dict__.get("_raised_in", ("", "", ""))[2]  # Module's call notes it
+        where = f", in layer {path}" if path else ""
         return RuntimeError(
             f"draw_graph: the forward of {type(self.model).__name__} on {given} raised "
             f"{type(error).__name__}{where}: {error}"
@@ -129,7 +130,11 @@ class _Recorder:
             self.running.append(_Call(path, box, [self.read(t) for t in given]))
 
         def after(module: Any, args: Any, kwargs: Any, out: Any) -> Any:
+            if self.running[-1].path != path:  # a hook before ours raised
+                return None
             call = self.running.pop()
+            if out is None:  # it raised, and its caller may go on; or it gives nothing to draw
+                return None
             box = call.box
             box.shapes += " → " + (_counted(map(_label, tensors_in(out))) or shapes(out))
             if call.inner:
@@ -144,7 +149,7 @@ class _Recorder:
 
         return [
             module.register_forward_pre_hook(before, with_kwargs=True),
-            module.register_forward_hook(after, with_kwargs=True),
+            module.register_forward_hook(after, with_kwargs=True, always_call=True),
         ]
 
     def read(self, t: Tensor) -> tuple[Any, int, Tensor, str]:
@@ -212,8 +217,7 @@ class _Recorder:
 
     def draw(self) -> None:
         """Follows every input back to the modules, operations and tensors that it comes from."""
-        while self.reads:
-            (place, memory, t, label), reader = self.reads.pop(0)
+        for (place, memory, t, label), reader in self.reads:  # it grows on the way
             source = self.known(place, memory, t, reader)
             if source is not reader:
                 self.edges.append(Edge(source, reader, label))

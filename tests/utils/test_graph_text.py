@@ -72,3 +72,8 @@ def test_outline_shows_shapes():
     vertex = Vertex("module", "fc", ["6 parameters"], "(1, 2) → (1, 3)")
     text = outline(Picture([vertex], [], [], outline))
     assert text == "fc  (1, 2) → (1, 3)  6 parameters"
+
+
+def test_outline_cuts_long_lists_of_what_is_read():
+    text = graph(outline, [f"{name}z" for name in "abcdefghij"])
+    assert text.splitlines()[-1] == "z  <- a, b, c, d, e, 5 more"

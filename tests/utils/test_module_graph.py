@@ -212,9 +212,35 @@ def test_the_model_is_left_as_it_was():
 def test_an_error_names_the_layer_and_leaves_no_hooks():
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(3, 4))
     with pytest.raises(RuntimeError, match=r"draw_graph: the forward of Sequential on \(1, 3\) "
-                       r"raised RuntimeError, in 1: Linear: .*shapes"):  # fmt: skip
+                       r"raised RuntimeError, in layer 1: .*shapes"):  # fmt: skip
         draw_graph(model, gpunn.ones(1, 3))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_model_may_catch_the_error_of_a_layer():
+    class Trying(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wrong, self.right = nn.Linear(9, 2), nn.Linear(3, 2)
+
+        def forward(self, x):
+            try:
+                return self.wrong(x)
+            except RuntimeError:
+                return self.right(x)
+
+    picture = draw_graph(nn.Sequential(Trying(), nn.ReLU()), gpunn.ones(1, 3))
+    assert ("right: Linear", "1: ReLU") in arrows(picture)
+    assert {v.title for v in picture.vertices if v.kind == "module"} == {"right: Linear", "1: ReLU"}
+
+
+def test_an_error_of_a_hook_is_told():
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 2)), nn.ReLU())
+    handle = model[0][0].register_forward_pre_hook(lambda module, args: 1 / 0)
+    with pytest.raises(RuntimeError, match="raised ZeroDivisionError, in layer 0.0: division"):
+        draw_graph(model, gpunn.ones(1, 3))
+    handle.remove()
+    assert len(draw_graph(model, gpunn.ones(1, 3)).vertices) == 4
 
 
 def test_saved_bytes_leave_parameters_out():
