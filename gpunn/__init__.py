@@ -12,7 +12,7 @@ import numpy as _np
 
 _np.seterr(all="ignore")  # as PyTorch: 1 / 0 is inf and log(-1) is nan, without a warning
 
-from gpunn import amp, autograd, backends, cuda, linalg, nn, random  # noqa: E402
+from gpunn import amp, autograd, backends, cuda, linalg, nn, random, special  # noqa: E402
 from gpunn.amp.autocast_mode import (  # noqa: E402
     autocast,
     autocast_decrement_nesting,

@@ -344,6 +344,7 @@ from gpunn.layout import sparse_coo as sparse_coo
 from gpunn.sparse import sparse_coo_tensor as sparse_coo_tensor
 from gpunn.layout import sparse_csc as sparse_csc
 from gpunn.layout import sparse_csr as sparse_csr
+from gpunn import special as special
 from gpunn.ops.split import split as split
 from gpunn.ops.split import split_with_sizes as split_with_sizes
 from gpunn.ops.powers import square as square

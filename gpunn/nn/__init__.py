@@ -3,6 +3,8 @@
 Source: https://docs.pytorch.org/docs/stable/nn.html
 """
 
+import typing as _typing
+
 from gpunn.nn import functional as functional
 from gpunn.nn import init as init
 from gpunn.nn import parameter as parameter
@@ -181,7 +183,15 @@ from gpunn.nn.unpool import MaxUnpool3d as MaxUnpool3d
 from gpunn.nn import modules as modules  # isort: skip  (names what is above)
 
 
-def __getattr__(name: str):  # noqa: ANN202
+if _typing.TYPE_CHECKING:
+    from gpunn.nn import common_types as common_types
+    from gpunn.nn import grad as grad
+    from gpunn.nn import parallel as parallel
+    from gpunn.nn import utils as utils
+    from gpunn.nn.parallel import DataParallel as DataParallel
+
+
+def __getattr__(name: str) -> _typing.Any:
     """`gpunn.nn.utils` and other parts that few scripts use, imported on first use."""
     import importlib
 

@@ -17,8 +17,8 @@ from typing import Any
 def bar(iterable: Any = None, **options: Any) -> Any:
     """A tqdm bar: a notebook's where ipywidgets are installed, else a plain one.
 
-    `options` are tqdm's: total, desc, unit, disable, ... The examples of the documentation call
-    it as `for step in bar(range(100))`; without an iterable, `update()` moves it.
+    `options` are tqdm's: total, desc, unit, disable, ... `for step in bar(range(100))` moves it;
+    without an iterable, `update()` does.
 
     >>> [step for step in gpunn.utils.progress.bar(range(3), disable=True)]
     [0, 1, 2]

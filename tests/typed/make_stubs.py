@@ -166,6 +166,7 @@ def methods_stub() -> str:
     written = {n.name for n in ast.walk(body) if isinstance(n, ast.FunctionDef)}
     assigned = [node for node in ast.walk(body) if isinstance(node, ast.Assign)]
     written |= {ast.unparse(target) for node in assigned for target in node.targets}
+    written |= {ast.unparse(n.target) for n in ast.walk(body) if isinstance(n, ast.AnnAssign)}
     imports = {"from gpunn.tensor import Tensor"}
     lines = []
     for name, value in sorted(vars(Tensor).items()):
@@ -195,6 +196,8 @@ def stubs() -> dict[Path, str]:
     return {
         Path("gpunn/__init__.pyi"): namespace_stub(gpunn, "the public names of gpunn."),
         Path("gpunn/nn/functional.pyi"): namespace_stub(functional, "the functions of layers."),
+        Path("gpunn/linalg/__init__.pyi"): namespace_stub(gpunn.linalg, "linear algebra."),
+        Path("gpunn/special/__init__.pyi"): namespace_stub(gpunn.special, "special functions."),
         Path("gpunn/tensor_methods.pyi"): methods_stub(),
     }
 
