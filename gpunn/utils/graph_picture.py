@@ -121,7 +121,7 @@ class Picture:
         if not _can_draw():
             return None
         picture = self.svg[self.svg.index("<svg") :]
-        return f'<div style="overflow:auto;max-height:60em">{picture}</div>'
+        return f'<div style="overflow:auto">{picture}</div>'
 
     @functools.cached_property
     def dot(self) -> str:
