@@ -124,6 +124,25 @@ def test_an_error_made_on_purpose_says_what_is_wrong(fresh, tmp_path):
     assert "(3, 5)" in last and "(2, 4)" in last and "in 1" in last, done.stderr
 
 
+def test_the_version_is_one():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert f'\nversion = "{gpunn.__version__}"\n' in text
+    assert f"\n## {gpunn.__version__} " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_pictures_and_files_that_the_pages_link_to_are_there():
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        text = (ROOT / page).read_text()
+        headings = re.findall(r"^#+ (.+)$", text + (ROOT / "README.md").read_text(), re.MULTILINE)
+        anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            path, _, anchor = target.partition("#")
+            assert not path or (ROOT / path).is_file(), f"{page}: {target}"
+            assert not anchor or anchor in anchors, f"{page}: {target}"
+        for path in re.findall(r"`((?:examples|notebooks|benchmarks|images)/[\w/]+\.\w+)`", text):
+            assert (ROOT / path).is_file(), f"{page}: {path}"
+
+
 def test_kernels_are_found_in_a_checkout():
     assert gpunn.native.source("conv.cpp") == (ROOT / "kernels" / "conv.cpp").read_text()
 

@@ -1,6 +1,5 @@
 """Written by `python -m tests.typed.make_stubs`: linear algebra."""
 
-from gpunn.tensor import Tensor
 from gpunn.linalg._common import LinAlgError as LinAlgError
 from gpunn.linalg.factoring import cholesky as cholesky
 from gpunn.linalg.factoring import cholesky_ex as cholesky_ex

@@ -137,7 +137,7 @@ def is_written_out(home: str, name: str) -> bool:
 
 def namespace_stub(module: ModuleType, what: str) -> str:
     """The stub of a module of re-exports."""
-    imports = {"from gpunn.tensor import Tensor"}
+    imports: set[str] = set()
     exports, functions = [], []
     for name, (home, there) in origins(module).items():
         value = getattr(module, name)
