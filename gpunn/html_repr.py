@@ -87,18 +87,15 @@ def _values(array: Any, most: int) -> str:
     height, width = (1, *array.shape)[-2:]
     rows, columns = _some(height, most), _some(width, most)
     host = _picked(array, lead, matrices, rows, columns)
-    tables = []
     write = _formatter(host)[1]
-    shades = _shades(host)
-    for place, index in enumerate(matrices):
+    shown = zip(_plain(host).tolist(), _shades(host))
+    tables = []
+    for index in matrices:
         if index is None:
             tables.append('<span style="padding:0 1em">&hellip;</span>')
-            continue
-        found = place if None not in matrices[:place] else place - 1
-        caption = ", ".join(map(str, np.unravel_index(index, lead))) if lead else ""
-        values = _plain(host)[found].tolist()
-        table = _table(values, shades[found], write, rows, columns, array.ndim > 1)
-        tables.append(_captioned(table, f"[{caption}]" if caption else ""))
+        else:
+            table = _table(*next(shown), write, rows, columns, array.ndim > 1)
+            tables.append(_captioned(table, np.unravel_index(index, lead) if lead else ()))
     return "".join(tables)
 
 
@@ -166,9 +163,11 @@ def _cell(value: Any, shade: float, write: Any) -> str:
     return f'<td style="{style}">{escape(write(value).strip())}</td>'
 
 
-def _captioned(table: str, caption: str) -> str:
-    if not caption:
+def _captioned(table: str, place: Any) -> str:
+    """A matrix below its place in a tensor of more dimensions."""
+    if not place:
         return table
+    caption = f"[{', '.join(map(str, place))}]"
     return (
         '<div style="display:inline-block;vertical-align:top;margin-right:1em">'
         f'<div style="{_PALE}">{caption}</div>{table}</div>'
