@@ -6,6 +6,7 @@ Source: https://docs.pytorch.org/docs/stable/autograd.html#profiler
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -105,9 +106,14 @@ class profile:  # noqa: N801 (PyTorch's name)
         """`EventList.table` of all events."""
         return self.function_events.table(*args, **kwargs)
 
-    def key_averages(self, *args: Any, **kwargs: Any) -> EventList:
+    def key_averages(
+        self, group_by_input_shape: bool = False, group_by_stack_n: int = 0,
+        group_by_overload_name: bool = False, group_by_module: bool = False,
+    ) -> EventList:  # fmt: skip
         """`EventList.key_averages` of all events."""
-        return self.function_events.key_averages(*args, **kwargs)
+        return self.function_events.key_averages(
+            group_by_input_shape, group_by_stack_n, group_by_overload_name, group_by_module
+        )
 
     def total_average(self) -> FunctionEventAvg:
         """`EventList.total_average` of all events."""
@@ -166,8 +172,6 @@ def _usable(device: str | None) -> str | None:
 
     if cuda.is_available():
         return "cuda"
-    import warnings
-
     warnings.warn("CUDA is not available, disabling CUDA profiling", stacklevel=4)
     return None
 

@@ -113,8 +113,9 @@ def schedule(
 
 
 def tensorboard_trace_handler(
-    dir_name: str, worker_name: str | None = None, use_gzip: bool = False
-) -> Callable[[Any], None]:
+    dir_name: str, worker_name: str | None = None, use_gzip: bool = False,
+    use_python_export: bool = False,
+) -> Callable[[Any], None]:  # fmt: skip
     """For `profile(on_trace_ready=)`: writes each trace to a folder, which TensorBoard reads.
 
     `worker_name` tells processes apart, by default host and process. RuntimeError where the
@@ -151,14 +152,15 @@ _RECORDING = (ProfilerAction.RECORD, ProfilerAction.RECORD_AND_SAVE)
 class profile:  # noqa: N801 (PyTorch's name)
     """Measures the operations of a block, forward and backward.
 
-    `activities`: `ProfilerActivity.CPU`, `.CUDA` (time on the GPU, by its events), both where
-    there is a GPU by default. `record_shapes`: the shapes of inputs. `profile_memory`: bytes of
-    what operations return and keep for backward, less what is freed meanwhile. `with_stack`: the
-    lines of code. `with_flops`: operations of products, convolutions, sums. `with_modules`: each
-    module's call is a row, `module_averages()` has them forward and backward.
+    `activities`: `ProfilerActivity.CPU`, `.CUDA`, both where there is a GPU by default. Time on the
+    GPU is that between events of CUDA around a call: what the GPU waits for the CPU is in it.
+    `record_shapes`: the shapes of inputs. `profile_memory`: bytes of what operations return and
+    keep for backward, less what is freed meanwhile. `with_stack`: the lines of code.
+    `with_flops`: operations of products, convolutions, sums. `with_modules`: each module's call
+    is a row, `module_averages()` has them forward and backward.
     `schedule(step)` says what to do in a step, which `step()` ends; `on_trace_ready(prof)` is
     called after each `RECORD_AND_SAVE` step, and at the end. `acc_events` keeps the events of
-    earlier cycles.
+    earlier cycles. The options that are left are PyTorch's for its tracer, and change nothing.
 
     While a profile is on, functions of gpunn are exchanged for observed ones, in all threads;
     off, nothing of it is left. An operation that gpunn computes in one step has one row, under
@@ -306,7 +308,9 @@ class profile:  # noqa: N801 (PyTorch's name)
         """The sum over all events."""
         return self.profiler.total_average()
 
-    def export_chrome_trace(self, path: str | os.PathLike[str], **options: Any) -> None:
+    def export_chrome_trace(
+        self, path: str | os.PathLike[str], use_python_export: bool = False
+    ) -> None:
         """Writes a trace for chrome://tracing or ui.perfetto.dev; gzipped for a path in .gz."""
         self.profiler.export_chrome_trace(path, self._metadata)
 

@@ -108,7 +108,8 @@ class Recorder:
     def stop(self) -> None:
         self.stopped = clock()
         self.switches.off()
-        ACTIVE.remove(self)
+        if self in ACTIVE:  # not where a forked child has taken it out
+            ACTIVE.remove(self)
         if self.memory is not None:
             self.memory.stop()
         self.roots.clear()

@@ -16,7 +16,7 @@ def test_a_block():
     with profiler.profile(record_shapes=True) as prof:
         gpunn.ones(2, 3).exp()
     assert [e.name for e in prof.function_events] == ["aten::ones", "aten::exp"]
-    assert prof.key_averages(True)[1].input_shapes == [[2, 3]]
+    assert prof.key_averages(group_by_input_shape=True)[1].input_shapes == [[2, 3]]
     assert prof.total_average().count == 2 and prof.total_average().key == "Total"
     assert prof.self_cpu_time_total == pytest.approx(
         sum(e.cpu_time_total for e in prof.function_events)
