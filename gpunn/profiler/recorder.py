@@ -134,18 +134,18 @@ class Recorder:
             r.marks, r.device = (mark, None), mark.device  # with its index
         r.allocated = (local.allocated[0], local.allocated[1])
         local.current = r
-        self.ranges.append(r)
         r.start = clock()
+        self.ranges.append(r)  # whole: another thread may be reading them
         return r
 
     def end(self, r: Range) -> None:
         """Ends a range. `allocated` becomes what it allocated."""
-        r.end = clock()
-        local = self.local
+        now_ns, local = clock(), self.local
         now, before = local.allocated, r.allocated
         r.allocated = (now[0] - before[0], now[1] - before[1])
         if r.marks is not None:
             r.marks = (r.marks[0], self._mark(r.device))
+        r.end = now_ns
         local.current = r.parent
 
     def _mark(self, device: Any) -> Any:
