@@ -56,7 +56,8 @@ def data_array(data: Any, dtype: dtypes.dtype | None) -> np.ndarray:
     """Nested Python data as a new NumPy array of the dtype that PyTorch would give it."""
     if isinstance(data, np.ndarray):
         source = data if dtype is not None else data.astype(dtypes.of(data.dtype).numpy, copy=False)
-        return np.array(source, dtype=dtype.numpy if dtype else source.dtype, order="C", copy=True)
+        wanted = dtype.numpy if dtype else source.dtype
+        return canonical(np.array(source, dtype=wanted, order="C", copy=True))
     if hasattr(data, "__array__") and not isinstance(data, (np.generic, Tensor)):
         return data_array(np.asarray(data), dtype)
     wanted = (dtype or infer_dtype(data)).numpy
@@ -72,6 +73,15 @@ def data_array(data: Any, dtype: dtypes.dtype | None) -> np.ndarray:
         if "inhomogeneous" in str(error) or "sequence" in str(error):
             raise _ragged(data) from None
         raise
+
+
+def canonical(array: np.ndarray) -> np.ndarray:
+    """The array with NumPy's own dtype object, which operations compare by identity.
+
+    Arrays from a pickle, and so from other processes, bring a dtype object of their own.
+    """
+    wanted = dtypes.of(array.dtype).numpy
+    return array if array.dtype is wanted else array.view(wanted)
 
 
 def _number_of(x: Tensor) -> Any:
@@ -274,7 +284,7 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
             "given numpy array strides not a multiple of the element byte size. Copy the numpy "
             "array to reallocate the memory."
         )
-    return wrap(np.asarray(ndarray))
+    return wrap(canonical(np.asarray(ndarray)))
 
 
 def frombuffer(

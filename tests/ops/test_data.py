@@ -1,6 +1,7 @@
 """Tensors from data, copied or sharing its memory."""
 
 import array
+import pickle
 
 import ml_dtypes
 import numpy as np
@@ -156,3 +157,13 @@ def test_scalar_tensor():
     assert gpunn.scalar_tensor(3).dtype is gpunn.float32
     assert gpunn.scalar_tensor(3j).dtype is gpunn.complex64
     assert gpunn.scalar_tensor(3, dtype=gpunn.int64).item() == 3
+
+
+@pytest.mark.parametrize("make", [gpunn.from_numpy, gpunn.tensor, gpunn.as_tensor, gpunn.asarray])
+def test_arrays_from_a_pickle_are_like_any_other(make):
+    array = pickle.loads(pickle.dumps(np.ones((2, 3), np.float32)))
+    assert array.dtype is not np.dtype("float32")  # NumPy makes a dtype object of their own
+    x = make(array)
+    assert x.array.dtype is np.dtype("float32")
+    assert gpunn.nn.Linear(3, 2)(x).shape == (2, 2)
+    assert (make is gpunn.tensor) != np.shares_memory(x.array, array)

@@ -184,11 +184,11 @@ class _Pickler(pickle.Pickler):
             array = array.copy()
         # An array that exports no buffer (bfloat16) travels as its bits.
         bits = array.view(np.uint16) if array.dtype.kind == "V" else array
-        return _tensor, (bits, array.dtype, obj.device, obj.requires_grad)
+        return _tensor, (bits, obj.dtype, obj.device, obj.requires_grad)
 
 
-def _tensor(bits: np.ndarray, dtype: np.dtype, device: Any, requires_grad: bool) -> Tensor:
-    array = bits.view(dtype)
+def _tensor(bits: np.ndarray, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+    array = bits.view(dtype.numpy)  # an unpickled array's dtype object is not NumPy's own
     out = wrap(array if array.flags.writeable else array.copy(), device)
     out._requires_grad = requires_grad
     return out

@@ -52,6 +52,15 @@ def test_tensors(ends, dtype, shape):
     assert not y.requires_grad and y.device is x.device
 
 
+@pytest.mark.parametrize("size", [4, LARGE])
+def test_operations_that_compare_dtypes_take_what_arrives(ends, size):
+    sender, receiver = ends
+    sender.send(0, [gpunn.ones(1, size), gpunn.ones(1, size, dtype=gpunn.bfloat16)], "here")
+    for x in receiver.receive()[1]:
+        assert x.array.dtype is x.dtype.numpy
+        assert gpunn.nn.Linear(size, 2, dtype=x.dtype)(x).shape == (1, 2)
+
+
 @pytest.mark.parametrize(
     "make",
     [lambda x: x.T, lambda x: x[:, ::2], lambda x: x.flip(0), lambda x: x[:1].expand(9, 200)],
