@@ -180,6 +180,7 @@ __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
     "__config__": "gpunn.__config__",
+    "compiler": "gpunn.compiler",
     "cpu": "gpunn.cpu",
     "distributed": "gpunn.distributed",
     "func": "gpunn.func",
@@ -192,6 +193,7 @@ _ON_FIRST_USE = {
     "native": "gpunn.native",
 }
 _FUNCTIONS_ON_FIRST_USE = {
+    "compile": "gpunn.compiler",
     "save": "gpunn.serialization",
     "load": "gpunn.serialization",
     "doctor": "gpunn.diagnostics",
