@@ -70,6 +70,8 @@ from gpunn.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache
 from gpunn.ops.convert import clone as clone
 from gpunn.ops.join import column_stack as column_stack
 from gpunn.ops.join import combinations as combinations
+from gpunn.compiler import compile as compile
+from gpunn import compiler as compiler
 from gpunn.ops.complex import complex as complex
 from gpunn.dtypes import complex128 as complex128
 from gpunn.dtypes import complex64 as complex64

@@ -143,6 +143,12 @@ def test_pictures_and_files_that_the_pages_link_to_are_there():
             assert (ROOT / path).is_file(), f"{page}: {path}"
 
 
+def test_the_readme_lists_the_notebooks_and_examples():
+    text = (ROOT / "README.md").read_text()
+    for path in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("examples/*.py")]:
+        assert f"- `{path.relative_to(ROOT).as_posix()}`: " in text
+
+
 def test_kernels_are_found_in_a_checkout():
     assert gpunn.native.source("conv.cpp") == (ROOT / "kernels" / "conv.cpp").read_text()
 
