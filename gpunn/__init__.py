@@ -185,6 +185,7 @@ _ON_FIRST_USE = {
     "distributed": "gpunn.distributed",
     "func": "gpunn.func",
     "futures": "gpunn.futures",
+    "multiprocessing": "gpunn.multiprocessing",
     "notebook": "gpunn.notebook",
     "optim": "gpunn.optim",
     "profiler": "gpunn.profiler",

@@ -237,6 +237,7 @@ from gpunn.ops.order import mode as mode
 from gpunn.ops.shape import movedim as movedim
 from gpunn.ops.order import msort as msort
 from gpunn.random import multinomial as multinomial
+from gpunn import multiprocessing as multiprocessing
 from gpunn.ops.linalg import mv as mv
 from gpunn.special.gamma import mvlgamma as mvlgamma
 from gpunn.ops.query import nan as nan

@@ -363,11 +363,16 @@ def _hook() -> None:
     before = sys.excepthook
 
     def excepthook(kind: Any, error: Any, trace: Any) -> None:
-        if table.default is not None and table.default.watch is not None:
-            table.default.watch.fail(f"{kind.__name__}: {error}")
+        tell_failure(error)
         before(kind, error, trace)
 
     sys.excepthook = excepthook
+
+
+def tell_failure(error: BaseException) -> None:
+    """Tells the other ranks what ends this process, for their errors to name it."""
+    if table.default is not None and table.default.watch is not None:
+        table.default.watch.fail(f"{type(error).__name__}: {error}")
 
 
 def _leave() -> None:
