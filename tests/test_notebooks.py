@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import emulator
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+from gpunn import cuda
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def names(path):
@@ -20,7 +24,10 @@ def test_notebook_is_kept_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=names)
-def test_notebook_runs(path, tmp_path):
+def test_notebook_runs(path, tmp_path, monkeypatch):
+    if "cuda_kernel" in path.stem and not cuda.is_available() and emulator.missing():
+        pytest.skip(f"there is no GPU, and no emulator: {emulator.missing()}")
+    monkeypatch.setenv("GPUNN_SOURCE", str(ROOT))  # the emulator is there
     nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra 'notebooks'")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel", reason="notebooks need the extra 'notebooks'")

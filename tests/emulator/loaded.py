@@ -149,7 +149,8 @@ class Library:
         """The kernel's line at an address; where it was called, if that is in another file."""
         command = ["addr2line", "-i", "-e", str(self.path), address]
         frames = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-        places = [Path(frame.split(" ")[0]) for frame in frames if "??" not in frame]
+        frames = [frame.partition(" (discriminator")[0] for frame in frames if "??" not in frame]
+        places = [Path(frame) for frame in frames]
         places = [place.name for place in places if not _is_header(place)]
         if not places:
             return "an unknown line"

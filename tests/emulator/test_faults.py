@@ -193,3 +193,14 @@ def test_the_fault_leaves_the_arrays_and_the_emulator_as_they_were():
         kernel((1,), (64,), case.args)
     assert not y.any()
     assert launch(case, planted=False)[0].all()
+
+
+def test_a_file_may_have_a_space_in_its_name():
+    kernel = RawModule(
+        '#line 1 "your kernel"\n'
+        'extern "C" __global__ void past(float* y) {\n'
+        "    y[threadIdx.x + 1] = 1;\n"
+        "}\n"
+    ).get_function("past")
+    with settings(check=True), pytest.raises(EmulatorError, match="y .* at your kernel:2$"):
+        kernel((1,), (8,), [zeros(8)])
