@@ -18,6 +18,7 @@ from gpunn.cuda.kernels import cross_entropy as kernels
 from gpunn.dtypes import F32
 from gpunn.nn.reduction import WeightedLoss, check_batch, pick_reduction, reduced
 from gpunn.nn.softmax import log_softmax, softmax
+from gpunn.ops._operands import check_tensors
 from gpunn.ops._rows import half, same_device
 from gpunn.tensor import Tensor, wrap
 
@@ -110,6 +111,7 @@ def nll_loss(
     tensor(2.)
     """
     reduction = pick_reduction(reduction, size_average, reduce)
+    check_tensors("nll_loss_nd", input, target)
     _check_targets(input, target, weight, "nll_loss")
     if type(input.array) is not np.ndarray:
         made = _on_gpu(
@@ -259,6 +261,7 @@ def cross_entropy(
     tensor(0.6931)
     """
     reduction = pick_reduction(reduction, size_average, reduce)
+    check_tensors("cross_entropy_loss", input, target)
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(
             f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}"

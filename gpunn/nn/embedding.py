@@ -19,6 +19,7 @@ from gpunn.cuda.kernels import embedding as kernels
 from gpunn.nn import init
 from gpunn.nn.module import Module
 from gpunn.nn.parameter import Parameter
+from gpunn.ops._operands import not_a_tensor
 from gpunn.ops._rows import same_device
 from gpunn.ops.create import empty
 from gpunn.ops.index import add_at, put
@@ -32,8 +33,7 @@ def checked_index(name: str, input: Tensor, weight: Tensor) -> Any:
     On a GPU the kernels look, and the error comes when the result is used on the host.
     """
     if not isinstance(input, Tensor):
-        raise TypeError(f"{name}(): argument 'indices' (position 2) must be Tensor, not "
-                        f"{type(input).__name__}")  # fmt: skip
+        raise not_a_tensor(name, input, "indices", 2)
     index = input.array
     if index.dtype.kind not in "iu" or index.dtype.itemsize < 4:
         raise RuntimeError(

@@ -16,6 +16,7 @@ from gpunn.nn.lazy import LazyModuleMixin
 from gpunn.nn.module import Module
 from gpunn.nn.parameter import Parameter, UninitializedParameter
 from gpunn.nn.shape import Identity as Identity  # PyTorch has it in this file
+from gpunn.ops._operands import no_array
 from gpunn.ops._rows import write_out
 from gpunn.ops.create import empty
 from gpunn.ops.linalg import _proper, matmul, matmul_array
@@ -39,8 +40,11 @@ def linear(
     """
     if AUTOCAST and out is None:
         input, weight, bias = casts("linear", input, weight, bias)
-    x, w = input.array, weight.array
-    b = None if bias is None else bias.array
+    try:
+        x, w = input.array, weight.array
+        b = None if bias is None else bias.array
+    except AttributeError as error:
+        raise (no_array(error, "linear") or error) from None
     d = x.dtype
     if (
         w.ndim != 2 or x.ndim == 0 or w.dtype is not d or weight.device is not input.device

@@ -25,6 +25,7 @@ from gpunn.nn.reduction import (
     warn_of_sizes,
     weighted,
 )
+from gpunn.ops._operands import check_tensors
 from gpunn.ops._rows import half, same_device, several
 from gpunn.ops.shape import broadcast_tensors
 from gpunn.ops.transcend import exp
@@ -52,6 +53,7 @@ def mse_loss(
     tensor(4.)
     """
     reduction = pick_reduction(reduction, size_average, reduce)
+    check_tensors("mse_loss", input, target)
     if AUTOCAST:
         input, target, weight = casts("mse_loss", input, target, weight)
     x, t = input.array, target.array
@@ -102,6 +104,7 @@ def l1_loss(
     tensor(2.)
     """
     reduction = pick_reduction(reduction, size_average, reduce)
+    check_tensors("l1_loss", input, target)
     warn_of_sizes(input, target)
     losses = (input - target).abs()  # type: ignore[operator]
     if weight is None:
@@ -146,6 +149,7 @@ def smooth_l1_loss(
     tensor([0.1250, 1.5000])
     """
     reduction = pick_reduction(reduction, size_average, reduce)
+    check_tensors("smooth_l1_loss", input, target)
     warn_of_sizes(input, target)
     if beta == 0:
         return reduced((input - target).abs(), reduction)  # type: ignore[operator]
@@ -181,6 +185,7 @@ def huber_loss(
     tensor([0.1250, 1.5000])
     """
     reduction = pick_reduction(reduction, None, None)
+    check_tensors("huber_loss", input, target)
     warn_of_sizes(input, target)
     if delta <= 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
@@ -222,6 +227,7 @@ def binary_cross_entropy(
     tensor(0.6931)
     """
     reduction = pick_reduction(reduction, size_average, reduce)
+    check_tensors("binary_cross_entropy", input, target)
     same_device("binary_cross_entropy", (input, target))
     if target.array.shape != input.array.shape:
         raise ValueError(
@@ -269,6 +275,7 @@ def binary_cross_entropy_with_logits(
     tensor(0.6931)
     """
     reduction = pick_reduction(reduction, size_average, reduce)
+    check_tensors("binary_cross_entropy_with_logits", input, target)
     if target.array.shape != input.array.shape:
         raise ValueError(
             f"Target size ({target.shape}) must be the same as input size ({input.shape})"

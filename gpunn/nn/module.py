@@ -28,6 +28,7 @@ from gpunn.nn.module_hooks import (
 from gpunn.nn.module_members import BUFFER, MODULE, PARAMETER, Members
 from gpunn.nn.module_state import State, _IncompatibleKeys
 from gpunn.nn.parameter import Parameter
+from gpunn.ops._operands import no_array
 from gpunn.tensor import Tensor
 
 __all__ = [
@@ -102,8 +103,11 @@ class Module(Members, Hooks, State):
                 return call_hooked(self, args, kwargs)
             return self.forward(*args, **kwargs)
         except Exception as error:
-            _note_path(self, error)  # type: ignore[arg-type]
-            raise
+            better = no_array(error, type(self).__name__)
+            _note_path(self, better or error)  # type: ignore[arg-type]
+            if better is None:
+                raise
+            raise better.with_traceback(error.__traceback__) from None
 
     # --- walks --------------------------------------------------------------------------
 

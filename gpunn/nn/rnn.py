@@ -270,9 +270,8 @@ class RNNBase(Module):
         data, sizes, order, back = packed
         if hx is None:
             hx = self._zero_states(data, self.get_expected_hidden_size(data, sizes))
-        else:
-            hx = self.permute_hidden(hx, order)
         self.check_forward_args(data, hx, sizes)
+        hx = self.permute_hidden(hx, order)
         states = tuple(hx) if self.mode == "LSTM" else (hx,)
         out, *last = run_packed(self.mode, data, sizes, states, **self._options())
         hx = tuple(last) if self.mode == "LSTM" else last[0]

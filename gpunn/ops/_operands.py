@@ -149,10 +149,43 @@ def proper(d: dtypes.dtype) -> str:
 
 def not_a_tensor(name: str, value: Any, argument: str = "input", position: int = 1) -> TypeError:
     """PyTorch's error for an argument that is no Tensor."""
+    kind = "numpy.ndarray" if type(value) is np.ndarray else type(value).__name__
     return TypeError(
-        f"{name}(): argument '{argument}' (position {position}) must be Tensor, not "
-        f"{type(value).__name__}"
+        f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {kind}"
     )
+
+
+def check_tensors(name: str, input: Any, target: Any) -> None:
+    """TypeError unless both arguments of a loss are Tensors."""
+    if not isinstance(input, Tensor):
+        raise not_a_tensor(name, input)
+    if not isinstance(target, Tensor):
+        raise not_a_tensor(name, target, "target", 2)
+
+
+def no_array(error: BaseException, owner: str) -> TypeError | None:
+    """What to raise where an operation asked for the array of an argument that has none.
+
+    Operations read `x.array` unchecked, as a check would cost every call: only when that failed
+    is it found out which argument of which function it was. `owner`: a name for what has none.
+    """
+    value = getattr(error, "obj", None)
+    if type(error) is not AttributeError or error.name != "array" or isinstance(value, Tensor):
+        return None
+    from gpunn.nn import functional  # it imports this file
+
+    place, trace = (owner, "input", 1), error.__traceback__
+    while trace is not None:
+        code, values = trace.tb_frame.f_code, trace.tb_frame.f_locals
+        names = code.co_varnames[: code.co_argcount]
+        at = next((i for i, name in enumerate(names) if values.get(name) is value), None)
+        if at is not None and names[0] == "self":
+            place = owner, names[at], at
+        elif at is not None and hasattr(functional, code.co_name):
+            place = code.co_name, names[at], at + 1
+            break
+        trace = trace.tb_next
+    return not_a_tensor(place[0], value, *place[1:])
 
 
 def refusal(name: str, dtype: Any, why: str = "") -> RuntimeError:

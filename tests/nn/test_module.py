@@ -5,6 +5,7 @@ import pickle
 import sys
 import warnings
 
+import numpy as np
 import pytest
 
 import gpunn
@@ -447,3 +448,34 @@ def test_a_model_is_freed_without_the_garbage_collector():
 def test_modules_hash_by_identity_and_compare_by_it():
     a, b = nn.Identity(), nn.Identity()
     assert a != b and len({a, b, a}) == 2
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: nn.Linear(2, 2), r"linear\(\): argument 'input' \(position 1\)"),
+        (lambda: nn.Conv1d(2, 2, 1), r"Conv1d\(\): argument 'input' \(position 1\)"),
+        (lambda: nn.Softmax(-1), r"softmax\(\): argument 'input' \(position 1\)"),
+        (lambda: nn.Embedding(2, 2), r"embedding\(\): argument 'indices' \(position 2\)"),
+    ],
+)
+@pytest.mark.parametrize(
+    "value, kind",
+    [(np.ones((2, 2)), "numpy.ndarray"), (None, "NoneType"), ((gpunn.ones(2), None), "tuple")],
+)
+def test_what_is_no_tensor_is_named_with_the_module_that_got_it(make, message, value, kind):
+    model = nn.Sequential(nn.Sequential(nn.Identity(), make()))
+    with pytest.raises(TypeError, match=f"{message} must be Tensor, not {kind}") as caught:
+        model(value)
+    if sys.version_info >= (3, 11):
+        assert caught.value.__notes__ == ["in 0.1"]
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_an_attribute_error_of_the_users_own_stays():
+    class Own(nn.Module):
+        def forward(self, x):
+            return x.array_of_mine
+
+    with pytest.raises(AttributeError, match="array_of_mine"):
+        Own()(gpunn.ones(1))

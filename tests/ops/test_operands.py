@@ -74,3 +74,29 @@ def test_names_of_dtypes_in_errors():
     assert operands.proper(dtypes.complex128) == "ComplexDouble"
     assert "'Long'" in str(operands.refusal("f", np.dtype(np.int64)))
     assert operands.half(dtypes.BF16) and not operands.half(dtypes.F32)
+
+
+def test_a_loss_wants_two_tensors():
+    x = gpunn.ones(2)
+    with pytest.raises(TypeError, match=r"mse_loss\(\): argument 'input' \(position 1\) .* tuple"):
+        operands.check_tensors("mse_loss", (x, x), x)
+    with pytest.raises(TypeError, match=r"'target' \(position 2\) must be Tensor, not numpy.nd"):
+        operands.check_tensors("mse_loss", x, x.numpy())
+    operands.check_tensors("mse_loss", x, x)
+
+
+def test_only_a_missing_array_of_an_argument_is_worded_anew():
+    def failed(f, *args):
+        with pytest.raises(AttributeError) as caught:
+            f(*args)
+        return operands.no_array(caught.value, "Owner")
+
+    def helper(a, input):
+        return input.array
+
+    assert str(failed(helper, 1, [2])) == (
+        "Owner(): argument 'input' (position 1) must be Tensor, not list"
+    )
+    assert failed(lambda x: x.shape, [2]) is None
+    assert failed(lambda x: x.absent, gpunn.ones(1)) is None
+    assert operands.no_array(ValueError("array"), "Owner") is None

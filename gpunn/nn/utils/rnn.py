@@ -272,7 +272,7 @@ def pad_packed_sequence(
     (tensor([[1, 2, 3],
             [4, 0, 0]]), tensor([3, 1]))
     """
-    data, batch_sizes, _, unsorted = sequence
+    data, batch_sizes, unsorted = sequence.data, sequence.batch_sizes, sequence.unsorted_indices
     sizes = batch_sizes.array
     steps = len(sizes)
     if total_length is not None:
@@ -342,6 +342,12 @@ def pad_sequence(
     if padding_side not in ("left", "right"):
         raise RuntimeError(
             f"Expected padding_side to be one of left or right, but got {padding_side}."
+        )
+    other = next((i for i, s in enumerate(sequences) if not isinstance(s, Tensor)), None)
+    if other is not None:
+        kind = type(sequences[other]).__name__
+        raise TypeError(
+            f"expected Tensor as element {other} in argument 0, but got {kind} (pad_sequence)"
         )
     first = sequences[0]
     lengths, rest = [len(s) for s in sequences], first.array.shape[1:]

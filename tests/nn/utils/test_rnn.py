@@ -183,3 +183,18 @@ def test_invert_permutation():
 ])  # fmt: skip
 def test_errors_are_pytorchs(call, words):
     refused(call, words)
+
+
+def test_what_is_no_sequence_of_tensors_is_named():
+    with pytest.raises(TypeError, match="expected Tensor as element 1 in argument 0, but got list"):
+        pad_sequence([gpunn.ones(2), [1.0]])
+    with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'batch_sizes'"):
+        pad_packed_sequence(gpunn.ones(5, 2, 3))
+
+
+@pytest.mark.parametrize("kind", [gpunn.nn.LSTM, gpunn.nn.GRU])
+def test_states_of_another_batch_are_refused_before_they_are_sorted(kind):
+    packed = pack_padded_sequence(gpunn.ones(4, 3, 2), [2, 4, 1], enforce_sorted=False)
+    state = gpunn.zeros(1, 2, 5)
+    with pytest.raises(RuntimeError, match=r"size \(1, 3, 5\), got \[1, 2, 5\]"):
+        kind(2, 5)(packed, (state, state) if kind is gpunn.nn.LSTM else state)
