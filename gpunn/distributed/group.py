@@ -10,6 +10,7 @@ import atexit
 import itertools
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -20,6 +21,10 @@ from gpunn.distributed.comm import Comm, Waiting
 from gpunn.distributed.work import Work, Worker
 
 default_pg_timeout = timedelta(minutes=30)
+
+# Seconds that a process which fails because of another one lives longer: who started them sees
+# the cause end first, and names it.
+_AFTER_YOU = 1.0
 
 _NOT_YET = (
     "Default process group has not been initialized, please make sure to call init_process_group."
@@ -363,16 +368,21 @@ def _hook() -> None:
     before = sys.excepthook
 
     def excepthook(kind: Any, error: Any, trace: Any) -> None:
-        tell_failure(error)
         before(kind, error, trace)
+        if tell_failure(error):
+            time.sleep(_AFTER_YOU)
 
     sys.excepthook = excepthook
 
 
-def tell_failure(error: BaseException) -> None:
-    """Tells the other ranks what ends this process, for their errors to name it."""
-    if table.default is not None and table.default.watch is not None:
-        table.default.watch.fail(f"{type(error).__name__}: {error}")
+def tell_failure(error: BaseException) -> bool:
+    """Tells the other ranks what ends this process, for their errors to name it.
+
+    True where it ends because of another rank.
+    """
+    if table.default is None or table.default.watch is None:
+        return False
+    return table.default.watch.fail(f"{type(error).__name__}: {error}")
 
 
 def _leave() -> None:

@@ -25,6 +25,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 _GRACE = 3.0  # seconds between asking a process to end and making it
 _ME = "gpunn.distributed.run"
+_WITHOUT_EFFECT = (  # options of torchrun
+    "rdzv-backend", "rdzv-conf", "max-restarts", "monitor-interval", "start-method", "role",
+    "local-addr", "redirects", "tee",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--rdzv-endpoint", "--rdzv_endpoint", metavar="HOST:PORT",
         help="the same as --master-addr and --master-port")  # fmt: skip
     add("--rdzv-id", "--rdzv_id", default="none", help="the job's name")
-    add("--rdzv-backend", "--rdzv_backend", help="accepted, changes nothing")
+    for name in _WITHOUT_EFFECT:
+        add(f"--{name}", f"--{name.replace('-', '_')}", help="accepted, changes nothing")
     add("--standalone", action="store_true", help="one machine, which is the default")
     add("--log-dir", "--log_dir", metavar="FOLDER", help="also write rank_K.log files there")
     add("-m", "--module", action="store_true", help="script is the name of a module")

@@ -156,13 +156,14 @@ class Watch:
 
     # --- the end of this process ---
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str) -> bool:
         """Tells the others that this process ends with an error, such as "ValueError: ...".
 
-        Where it ends because of another rank, they hear about that one first.
+        Where it ends because of another rank, they hear about that one first; True then.
         """
-        secondary = self._blamed and self._blamed in message
+        secondary = bool(self._blamed) and self._blamed in message
         self._tell(f"{_STOPPED}{self._blamed}" if secondary else f"raised {message}")
+        return secondary
 
     def _tell(self, why: str) -> None:
         if self._told or self._thread is None:

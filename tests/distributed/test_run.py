@@ -69,7 +69,7 @@ sys.stdout.write("no end of line")
 def test_options_of_torchrun_and_two_machines(tmp_path):
     script = "print(*(os.environ[n] for n in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_PORT')))"
     common = ["--nproc_per_node=2", "--nnodes=2", "--rdzv-endpoint=127.0.0.1:4321",
-              "--rdzv_backend=c10d", "--rdzv-id=7"]  # fmt: skip
+              "--rdzv_backend=c10d", "--rdzv-id=7", "--max-restarts=3", "--tee=3"]  # fmt: skip
     machines = [
         launch(tmp_path, script, *common, "--node-rank=0"),
         launch(tmp_path, script, *common, env={"SLURM_NODEID": "1", "OMP_NUM_THREADS": "2"}),
@@ -122,6 +122,23 @@ time.sleep(60)
     assert err.splitlines()[-1].endswith("rank 1 exited with code 1: ended the others")
     pids = re.findall(r"pid (\d+)", "\n".join(out))
     assert len(pids) == 2 and not any(map(is_alive, pids))
+
+
+def test_of_ranks_that_fail_together_the_cause_is_told_first(tmp_path):
+    script = """
+import gpunn.distributed as dist
+dist.init_process_group("gloo")
+if rank == "1":
+    class Slow:
+        def __del__(self):
+            time.sleep(0.4)  # its process ends after the other one could have
+    slow = Slow()
+    raise ValueError("boom")
+dist.barrier()
+"""
+    code, _, err = ended(launch(tmp_path, script, "--nproc", "2"))
+    assert code == 1 and err.index("[rank 1] ValueError: boom") < err.index("rank 1 raised Value")
+    assert err.splitlines()[-1].endswith("rank 1 exited with code 1: ended the others")
 
 
 def test_a_killed_process_and_a_stubborn_one(tmp_path, monkeypatch):

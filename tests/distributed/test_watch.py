@@ -55,11 +55,11 @@ def test_a_lost_connection_is_noticed_at_once(watches):
 
 def test_an_exception_is_told_and_what_follows_from_it_comes_second(watches):
     watches[2].reached("0", 7, "all_gather")
-    watches[2].fail("ValueError: boom")
+    assert watches[2].fail("ValueError: boom") is False
     until(lambda: message(watches[1]))
     first = message(watches[1])
     assert first.endswith("rank 2 raised ValueError: boom; it last reached all_gather #7")
-    watches[1].fail(f"DistBackendError: {first}")
+    assert watches[1].fail(f"DistBackendError: {first}") is True
     until(lambda: len(watches[0]._departed) == 2)
     assert "rank 2 raised ValueError: boom" in message(watches[0])
     told = message(watches[0], ranks=[0, 1])

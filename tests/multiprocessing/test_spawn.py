@@ -114,7 +114,9 @@ def work(rank, port, folder):
             file.write(str(error))
 
 if __name__ == "__main__":
-    mp.spawn(work, (int(sys.argv[1]), sys.argv[2]), nprocs=2, join=False).join(grace_period=20)
+    context = mp.spawn(work, (int(sys.argv[1]), sys.argv[2]), nprocs=2, join=False)
+    while not context.join(grace_period=20):
+        pass
 '''
 
 
