@@ -180,6 +180,7 @@ __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
     "__config__": "gpunn.__config__",
+    "accelerator": "gpunn.accelerator",
     "compiler": "gpunn.compiler",
     "cpu": "gpunn.cpu",
     "distributed": "gpunn.distributed",
@@ -194,6 +195,7 @@ _ON_FIRST_USE = {
     "native": "gpunn.native",
 }
 _FUNCTIONS_ON_FIRST_USE = {
+    "OutOfMemoryError": "gpunn.cuda.memory",
     "compile": "gpunn.compiler",
     "save": "gpunn.serialization",
     "load": "gpunn.serialization",

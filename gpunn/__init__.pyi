@@ -5,10 +5,12 @@ from gpunn.ops.join import Tensors
 from typing import Any
 from typing import Literal, overload
 from gpunn.random import Generator as Generator
+from gpunn.cuda.memory import OutOfMemoryError as OutOfMemoryError
 from gpunn.tensor import Size as Size
 from gpunn.tensor import Tensor as Tensor
 from gpunn.storage import UntypedStorage as UntypedStorage
 from gpunn import __config__ as __config__
+from gpunn import accelerator as accelerator
 from gpunn.nn.adaptive_pool import adaptive_avg_pool1d as adaptive_avg_pool1d
 from gpunn.ops.elementwise import add as add
 from gpunn.ops.addmm import addbmm as addbmm

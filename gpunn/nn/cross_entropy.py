@@ -18,7 +18,7 @@ from gpunn.cuda.kernels import cross_entropy as kernels
 from gpunn.dtypes import F32
 from gpunn.nn.reduction import WeightedLoss, check_batch, pick_reduction, reduced
 from gpunn.nn.softmax import log_softmax, softmax
-from gpunn.ops._operands import check_tensors
+from gpunn.ops._operands import check_tensors, proper
 from gpunn.ops._rows import half, same_device
 from gpunn.tensor import Tensor, wrap
 
@@ -31,25 +31,34 @@ def _flat_classes(x: Any) -> Any:
     return xp.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
 
 
+def _not_indices(target: Tensor, name: str) -> RuntimeError:
+    return RuntimeError(
+        f"expected target dtype to be Long or Byte, but got {proper(target.dtype)} ({name}: class "
+        "indices must be integers, as target.long() gives)"
+    )
+
+
 def _check_targets(input: Tensor, target: Tensor, weight: Tensor | None, name: str) -> None:
     x, t = input.array, target.array
     same_device(name, (input, target, weight))
     if t.dtype.kind not in "iu":
-        raise RuntimeError(
-            f"expected scalar type Long but found {target.dtype.name.capitalize()} ({name}: class "
-            "indices must be integers)"
-        )
+        raise _not_indices(target, name)
     if x.ndim < 1:
         raise ValueError(f"Expected 1 or more dimensions (got {x.ndim})")
     if x.ndim > 1:
         check_batch(x.shape[0], t)
     wanted = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+    if t.ndim > 1 and x.ndim < 3:
+        raise RuntimeError(
+            f"0D or 1D target tensor expected, multi-target not supported ({name}: input is "
+            f"{list(x.shape)}, target {list(t.shape)} must be {list(wanted)})"
+        )
     if t.shape != wanted:
         raise RuntimeError(f"Expected target size {list(wanted)}, got {list(t.shape)}")
     if weight is not None and weight.dtype is not input.dtype:
         raise RuntimeError(
-            f"expected scalar type {input.dtype.name.capitalize()} but found "
-            f"{weight.dtype.name.capitalize()} ({name}: weight)"
+            f"expected scalar type {proper(input.dtype)} but found {proper(weight.dtype)} "
+            f"({name}: weight)"
         )
     classes = x.shape[1] if x.ndim > 1 else x.shape[0]
     if weight is not None and weight.array.shape != (classes,):
@@ -323,6 +332,8 @@ def _soft_cross_entropy(
     if target.array.shape != input.array.shape:
         if input.array.ndim > 1:
             check_batch(input.array.shape[0], target.array)
+        if target.array.ndim < input.array.ndim:
+            raise _not_indices(target, "cross_entropy")
         raise RuntimeError(
             f"Expected target of shape {list(input.array.shape)} for class probabilities, got "
             f"{list(target.array.shape)} (cross_entropy)"
@@ -330,7 +341,7 @@ def _soft_cross_entropy(
     if not target.dtype.is_floating_point:
         raise RuntimeError(
             "Expected floating point type for target with class probabilities, got "
-            f"{target.dtype.name.capitalize()}"
+            f"{proper(target.dtype)}"
         )
     classes = input.array.shape[axis]
     if smoothing:

@@ -191,4 +191,6 @@ def no_array(error: BaseException, owner: str) -> TypeError | None:
 def refusal(name: str, dtype: Any, why: str = "") -> RuntimeError:
     """PyTorch's error for a dtype that an operation does not take."""
     kind = proper(dtypes.of(dtype))
-    return RuntimeError(why or f"\"{name}_cpu\" not implemented for '{kind}'")
+    if why:
+        return RuntimeError(why)
+    return NotImplementedError(f"\"{name}_cpu\" not implemented for '{kind}'")

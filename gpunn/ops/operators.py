@@ -62,14 +62,32 @@ def _install() -> None:
         setattr(Tensor, f"__{name}__", getattr(l, name).operator)
     Tensor.__neg__ = e.neg  # type: ignore[attr-defined]
     Tensor.__pos__ = positive  # type: ignore[attr-defined]
-    Tensor.__invert__ = l.bitwise_not  # type: ignore[attr-defined]
+    Tensor.__invert__ = _invert  # type: ignore[attr-defined]
     Tensor.__bool__ = Tensor.__nonzero__ = _truth  # type: ignore[attr-defined]
-    Tensor.__int__ = Tensor.__long__ = lambda self: int(self.item())  # type: ignore[attr-defined]
-    Tensor.__float__ = lambda self: float(self.item())  # type: ignore[attr-defined]
-    Tensor.__complex__ = lambda self: complex(self.item())  # type: ignore[attr-defined]
+    Tensor.__int__ = Tensor.__long__ = lambda self: int(_number(self))  # type: ignore[attr-defined]
+    Tensor.__float__ = lambda self: float(_number(self))  # type: ignore[attr-defined]
+    Tensor.__complex__ = lambda self: complex(_number(self))  # type: ignore[attr-defined]
     Tensor.__index__ = _index  # type: ignore[attr-defined]
     Tensor.__contains__ = _contains  # type: ignore[attr-defined]
     Tensor.__reversed__ = _reversed  # type: ignore[attr-defined]
+
+
+def _number(self: Tensor) -> Any:
+    if self.array.size != 1:
+        raise ValueError(
+            "only one element tensors can be converted to Python scalars, not one of shape "
+            f"{list(self.array.shape)}"
+        )
+    return self.item()  # type: ignore[attr-defined]
+
+
+def _invert(self: Tensor) -> Tensor:
+    if self.array.dtype.kind not in "biu":
+        raise TypeError(
+            "~ (operator.invert) is only implemented on integer and Boolean-type tensors, not "
+            f"on {self.dtype}"
+        )
+    return l.bitwise_not(self)
 
 
 def _truth(self: Tensor) -> bool:

@@ -113,3 +113,18 @@ def test_errors_say_what_is_wrong(call, error, words):
 def test_weights_are_buffers():
     loss = nn.CrossEntropyLoss(weight=gpunn.ones(3))
     assert list(loss.state_dict()) == ["weight"]
+
+
+@pytest.mark.parametrize(
+    "target, message",
+    [
+        (gpunn.tensor([0.0, 1.0]), "Long or Byte, but got Float .*target.long()"),
+        (gpunn.tensor([True, False]), "Long or Byte, but got Bool"),
+        (gpunn.tensor([[0], [1]]), r"0D or 1D target .*\[2, 1\] must be \[2\]"),
+        (gpunn.ones(2, 3, dtype=gpunn.int64), "Expected floating point type .*got Long"),
+        (gpunn.tensor([[0.0], [1.0]]), r"of shape \[2, 3\] for class probabilities, got \[2, 1\]"),
+    ],
+)
+def test_targets_that_are_no_classes_are_refused(target, message):
+    with pytest.raises(RuntimeError, match=message):
+        F.cross_entropy(gpunn.ones(2, 3), target)

@@ -69,3 +69,11 @@ def test_matrix_products():
 def test_old_names_of_division():
     x = gpunn.tensor([2.0])
     assert x.__div__(4).item() == 0.5 and x.__rdiv__(4).item() == 2 and x.__idiv__(2).item() == 1
+
+
+@pytest.mark.parametrize("kind", [int, float, complex])
+def test_python_numbers_come_of_one_element_only(kind):
+    assert kind(gpunn.tensor([[3]])) == 3
+    for n in (0, 2):
+        with pytest.raises(ValueError, match="only one element tensors can be converted to Python"):
+            kind(gpunn.ones(n))
