@@ -182,6 +182,7 @@ _ON_FIRST_USE = {
     "__config__": "gpunn.__config__",
     "accelerator": "gpunn.accelerator",
     "compiler": "gpunn.compiler",
+    "jit": "gpunn.jit",
     "cpu": "gpunn.cpu",
     "distributed": "gpunn.distributed",
     "func": "gpunn.func",

@@ -206,6 +206,7 @@ from gpunn.ops.query import is_tensor as is_tensor
 from gpunn.settings import is_warn_always_enabled as is_warn_always_enabled
 from gpunn.ops.logic import isclose as isclose
 from gpunn.ops.search import isin as isin
+from gpunn import jit as jit
 from gpunn.ops.ranges import kaiser_window as kaiser_window
 from gpunn.nn.aten_loss import kl_div as kl_div
 from gpunn.ops.contract import kron as kron
