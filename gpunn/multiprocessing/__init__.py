@@ -1,7 +1,7 @@
 """Python's `multiprocessing`, with `spawn`: starts a function in N processes.
 
 Everything that `multiprocessing` offers is here under its own name. Tensors that are sent to
-other processes are copied.
+other processes are copied, those after `share_memory_()` are shared.
 Source: https://docs.pytorch.org/docs/stable/multiprocessing.html
 """
 

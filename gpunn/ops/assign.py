@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys as _sys
 from typing import Any
 
 import numpy as np
@@ -97,17 +98,24 @@ def detach_(self: Tensor) -> Tensor:
 
 @method
 def share_memory_(self: Tensor) -> Tensor:
-    """The tensor itself, its values in memory that other processes can map.
+    """The tensor itself, its values moved to memory that processes which get it share.
 
-    Tensors sent to worker processes travel through shared memory whatever this says.
+    What one process writes, all see; a CUDA tensor stays as it is. RuntimeError for a view.
     """
+    if self.device.type == "cpu":
+        from gpunn.multiprocessing.memory import share
+
+        share(self)
     return self
 
 
 @method
 def is_shared(self: Tensor) -> bool:
-    """Whether the values lie in memory that other processes map: True on a GPU only."""
-    return self.device.type == "cuda"
+    """Whether other processes that get the tensor share its memory; True on a GPU."""
+    if self.device.type != "cpu":
+        return True
+    memory = _sys.modules.get("gpunn.multiprocessing.memory")
+    return memory is not None and memory.memory_of(self.array) is not None
 
 
 @method
