@@ -159,10 +159,12 @@ class Watch:
     def fail(self, message: str) -> bool:
         """Tells the others that this process ends with an error, such as "ValueError: ...".
 
-        Where it ends because of another rank, they hear about that one first; True then.
+        They hear the first line. Where it ends because of another rank, they hear about that one
+        first; True then.
         """
         secondary = bool(self._blamed) and self._blamed in message
-        self._tell(f"{_STOPPED}{self._blamed}" if secondary else f"raised {message}")
+        first = message.splitlines()[0]
+        self._tell(f"{_STOPPED}{self._blamed}" if secondary else f"raised {first}")
         return secondary
 
     def _tell(self, why: str) -> None:
