@@ -450,6 +450,11 @@ class TCPStore(Store):
                 if not data:
                     raise ConnectionResetError(f"Failed to recv, got {len(answer)} bytes")
                 answer += data
+        except DistNetworkError:
+            raise DistNetworkError(
+                f"What listens at {self.host}:{self.port} is not gpunn's store: is another program "
+                "at this MASTER_PORT, or at another MASTER_ADDR?"
+            ) from None
         except OSError as error:
             raise DistNetworkError(
                 f"{error}. The connection to the store at {self.host}:{self.port} was likely "

@@ -310,3 +310,20 @@ def test_a_file_that_was_half_written_is_mended(tmp_path):
     assert os.path.exists(path)
     second.close()
     assert not os.path.exists(path)
+
+
+def test_another_program_at_the_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(DistNetworkError, match=r"listens at 127\.0\.0\.1:\d+ is not gpunn's"):
+            TCPStore("127.0.0.1", server.getsockname()[1], 2, False, timedelta(seconds=5)).get("a")
+        thread.join(10)
+        assert not thread.is_alive()
