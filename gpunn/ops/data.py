@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,8 @@ def tensor(
     """A new tensor with a copy of `data`: numbers, nested lists, arrays, tensors.
 
     dtype: inferred (float for floats, int64 for ints, bool) unless given. Ragged lists raise
-    ValueError, strings TypeError, other objects RuntimeError.
+    ValueError, strings TypeError, other objects RuntimeError. A tensor warns, as in PyTorch: the
+    copy has no gradient.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.tensor.html
 
     >>> gpunn.tensor([[1, 2], [3, 4]])
@@ -151,6 +153,12 @@ def tensor(
     """
     d = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
+        warnings.warn(
+            "To copy construct from a tensor, it is recommended to use "
+            "sourceTensor.detach().clone() or sourceTensor.detach().clone().requires_grad_(True), "
+            "rather than torch.tensor(sourceTensor).",
+            stacklevel=2,
+        )
         where = data.device if device is None else resolve(device)
         made = to_device(data.detach(), where)
         array = made.array.astype(d.numpy if d else made.array.dtype, order="C", copy=True)

@@ -77,12 +77,15 @@ def test_tensors_in_lists():
 def test_copies():
     a = np.ones(2)
     t = gpunn.tensor(a)
-    x = gpunn.tensor(t)
+    with pytest.warns(UserWarning, match="To copy construct from a tensor, it is recommended"):
+        x = gpunn.tensor(t)
     a[0] = t[1] = 7
     assert t.tolist() == [1, 7] and x.tolist() == [1, 1]
     leaf = gpunn.ones(2, requires_grad=True)
-    assert not gpunn.tensor(leaf).requires_grad
-    assert gpunn.tensor(leaf, requires_grad=True).is_leaf
+    with pytest.warns(UserWarning, match="To copy construct"):
+        assert not gpunn.tensor(leaf).requires_grad
+    with pytest.warns(UserWarning, match="To copy construct"):
+        assert gpunn.tensor(leaf, requires_grad=True).is_leaf
     assert gpunn.tensor(np.ones(4)[::-2]).tolist() == [1, 1]
     assert gpunn.tensor(np.array([1], ">f4")).item() == 1
     assert gpunn.tensor([1], device="cpu:1").device.index == 1
