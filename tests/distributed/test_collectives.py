@@ -264,7 +264,7 @@ found += [  # refused in words, where PyTorch's gloo has none, or does not look
     error("output tensor size must be equal to world_size times input tensor size",
           lambda: dist.all_gather_single(x, x)),
     error("does not divide equally across group size",
-          lambda: dist.all_to_all_single(T.zeros(4), T.zeros(4))),
+          lambda: dist.all_to_all_single(T.zeros(world + 1), T.zeros(world + 1))),
     error("do not add up to dim 0", lambda: dist.all_to_all_single(x, x, [1, 1, 2], [1, 1, 1])),
     error("has no dim 0", lambda: dist.all_to_all_single(T.zeros(()), T.zeros(()))),
     error("ReduceOp.AVG with torch.bool", lambda: dist.all_reduce(x > 0, R.AVG)),
