@@ -13,6 +13,9 @@ import gpunn.multiprocessing as mp
 from gpunn import nn
 from tests.emulated import emulated  # noqa: F401
 
+# Python 3.12 and later warn of "fork" in a process with threads, of which NumPy's BLAS has some.
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
 
 def descriptors():
     gc.collect()

@@ -13,6 +13,9 @@ import pytest
 import gpunn
 import gpunn.multiprocessing as mp
 
+# Python 3.12 and later warn of "fork" in a process with threads, of which NumPy's BLAS has some.
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
 
 def write(index, folder, word):
     (folder / f"{index}").write_text(f"{word} {os.getpid()}")
