@@ -192,8 +192,11 @@ def test_messages_are_not_late_because_an_operation_was_long_ago():
 
 def test_a_receive_from_a_rank_that_is_gone_is_an_error_that_names_it():
     body = """
+        store = dist.group.WORLD.store
         if rank == 1:
+            store.wait(["rank 0 is past the start"])
             os._exit(3)
+        store.set("rank 0 is past the start", "yes")
         work = dist.irecv(gpunn.zeros(1), 1)
         try:
             dist.recv(gpunn.zeros(1), 1, tag=1)
