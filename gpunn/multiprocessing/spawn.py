@@ -175,7 +175,7 @@ def start_processes(
     function that is defined there can't be found by processes that start anew.
     Source: https://docs.pytorch.org/docs/stable/multiprocessing.html#spawning-subprocesses
 
-    >>> gpunn.multiprocessing.start_processes(print, nprocs=2, start_method="forkserver")
+    >>> gpunn.multiprocessing.start_processes(print, nprocs=2)
     """
     start = multiprocessing.get_context(start_method)
     processes: list[Any] = []
