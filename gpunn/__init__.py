@@ -5,10 +5,15 @@
 """
 
 import importlib as _importlib
+import os as _os
 import sys as _sys
 from typing import Any as _Any
 
-import numpy as _np
+# After a product OpenBLAS's threads keep their cores busy for 2**26 cycles, in case another one
+# comes: too long beside threads of ours. It reads this when NumPy is first imported.
+_os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
+
+import numpy as _np  # noqa: E402
 
 _np.seterr(all="ignore")  # as PyTorch: 1 / 0 is inf and log(-1) is nan, without a warning
 

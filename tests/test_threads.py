@@ -63,3 +63,24 @@ def test_environment_variable():
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120
     )
     assert done.stdout == "1\n", done.stderr
+
+
+@pytest.mark.parametrize("given, found", [(None, "20"), ("7", "7")])
+def test_the_threads_of_blas_give_their_cores_back_soon(given, found):
+    env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_THREAD_TIMEOUT"}
+    if given:
+        env["OPENBLAS_THREAD_TIMEOUT"] = given
+    code = (
+        "import builtins, os, sys\n"
+        "real = builtins.__import__\n"
+        "def watched(name, *rest):\n"
+        "    if name == 'numpy' and name not in sys.modules and not seen:\n"
+        "        seen.append(os.environ.get('OPENBLAS_THREAD_TIMEOUT'))\n"
+        "    return real(name, *rest)\n"
+        "seen = []\n"
+        "builtins.__import__ = watched\n"
+        "import gpunn\n"
+        "print(*seen)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert told.stdout.split() == [found], told.stderr
