@@ -3,9 +3,9 @@
     python -m tests.kernels.compile_check [stem ...] [--arch 90] [--all]
 
 compiles all variants (tile sizes, index types, ...) for sm_90 and one of each dtype for sm_75, 80,
-100 and 120; with --all, or named architectures, all for all, sm_86 too. It prints registers for each kernel and
-architecture (the most of all variants) and spilled bytes. A warning fails, and so does a spill in a
-kernel without a `// spills: why` line above it.
+100 and 120; with --all, or named architectures, all for all, sm_86 too. It prints registers for
+each kernel and architecture (the most of all variants) and spilled bytes. A warning fails, and so
+does a spill in a kernel without a `// spills: why` line above it.
 """
 
 from __future__ import annotations
