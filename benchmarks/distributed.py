@@ -180,7 +180,8 @@ def main() -> None:
     args = parser.parse_args()
     names = [args.model] if args.model else list(ROWS)
     if args.child:
-        print(json.dumps(one_process(args.impl, args.model, args.seconds)))
+        print(json.dumps(one_process(args.impl, args.model, args.seconds)), flush=True)
+        os._exit(0)  # PyTorch's process groups now and then abort as the interpreter ends
     elif args.impl:
         print(json.dumps({n: run(args.impl, n, args.processes, args.seconds) for n in names}))
     else:
