@@ -92,7 +92,7 @@ class _Walk:
             self.accumulate(leaf, g, _OWNED)
             return
         if self.uses is None:
-            self.uses = _leaf_uses(self.roots)
+            self.uses = leaf_uses(self.roots)
         self.uses[leaf] -= 1
         if self.uses[leaf] == 0 and not hooks.hooks and leaf not in self.sums:
             self.accumulate(leaf, g, _OWNED)
@@ -318,8 +318,8 @@ def _check_finite(node: Node, gs: Any) -> None:
             )
 
 
-def _leaf_uses(roots: list[Any]) -> dict[Tensor, int]:
-    """How often each leaf is used in the graph below the roots."""
+def leaf_uses(roots: Sequence[Any]) -> dict[Tensor, int]:
+    """How often each leaf is used in the graph below the roots, which are vertices."""
     uses: dict[Tensor, int] = {}
     seen: set[Node] = set()
     stack = list(roots)

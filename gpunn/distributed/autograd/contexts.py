@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gpunn.autograd import grad as gradients_of
-from gpunn.autograd.graph import Output, result, vjp
+from gpunn.autograd.graph import result, vertex, vjp
+from gpunn.autograd.walk import leaf_uses
 from gpunn.tensor import Tensor, wrap
 
 
@@ -113,19 +114,7 @@ def received(context: Context, tensor: Tensor, origin: Origin) -> Tensor:
 
 def leaves(roots: Sequence[Tensor]) -> list[Tensor]:
     """The leaves that the roots were computed from."""
-    found: dict[Tensor, None] = {}
-    seen: set[Any] = set()
-    stack: list[Any] = [t.node or t for t in roots if t._requires_grad]
-    while stack:
-        v = stack.pop()
-        if isinstance(v, Tensor):
-            found[v] = None
-            continue
-        node = v.node if type(v) is Output else v
-        if node is not None and node not in seen:
-            seen.add(node)
-            stack.extend(p for p in node.parents if p is not None)
-    return list(found)
+    return list(leaf_uses([vertex(t) for t in roots if t.requires_grad]))
 
 
 def plan(context: Context, number: int, source: int, roots: Sequence[Tensor]) -> list[Key]:

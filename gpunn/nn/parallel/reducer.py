@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.autograd.graph import Output, touch
-from gpunn.autograd.walk import queue_callback
+from gpunn.autograd.graph import touch, vertex
+from gpunn.autograd.walk import leaf_uses, queue_callback
 from gpunn.device import to_host
 from gpunn.distributed.arrays import Arrays, run
 from gpunn.distributed.collectives import all_reduce
@@ -101,8 +101,8 @@ class Reducer:
         if self.static and self.fires is not None:
             self._unused = [k for k, n in enumerate(self.fires) if n == 0]
         elif self.find_unused and not self.static:
-            used = _leaves(outputs)
-            self._unused = [k for k, p in enumerate(self.params) if id(p) not in used]
+            used = leaf_uses([vertex(t) for t in outputs if t.requires_grad])
+            self._unused = [k for k, p in enumerate(self.params) if p not in used]
         _remove(self._begins)
         self._begins = []
         if self._waits_for_the_end():
@@ -305,20 +305,3 @@ def _on_gradient(output: Tensor, reducer: Any) -> Any:
 def _remove(handles: Sequence[Any]) -> None:
     for handle in handles:
         handle.remove()
-
-
-def _leaves(outputs: Sequence[Tensor]) -> set[int]:
-    """The ids of the leaves that the outputs were computed from."""
-    found: set[int] = set()
-    seen: set[int] = set()
-    stack: list[Any] = [t.node or t for t in outputs if t._requires_grad]
-    while stack:
-        v = stack.pop()
-        if isinstance(v, Tensor):
-            found.add(id(v))
-            continue
-        node = v.node if type(v) is Output else v
-        if node is not None and id(node) not in seen:
-            seen.add(id(node))
-            stack.extend(p for p in node.parents if p is not None)
-    return found
